@@ -1,0 +1,16 @@
+package cgroups
+
+// Limits bound one worker. Zero values mean "as the parent".
+type Limits struct {
+	// CPUWeight is cpu.weight, 1 to 10000.
+	CPUWeight uint64 `json:"cpu_weight,omitempty" yaml:"cpu-weight"`
+	// CPUQuota is CPU time per wall-clock time in per cent; 150 is one and a half cores.
+	CPUQuota uint64 `json:"cpu_quota_percent,omitempty" yaml:"cpu-quota"`
+	// AllowedCPUs is cpuset.cpus, a list in the kernel's format: "0-1,3".
+	AllowedCPUs string `json:"allowed_cpus,omitempty" yaml:"allowed-cpus"`
+	// MemoryHigh and MemoryMax are memory.high and memory.max in bytes.
+	MemoryHigh uint64 `json:"memory_high,omitempty" yaml:"memory-high"`
+	MemoryMax  uint64 `json:"memory_max,omitempty" yaml:"memory-max"`
+	// TasksMax is pids.max.
+	TasksMax uint64 `json:"tasks_max,omitempty" yaml:"tasks-max"`
+}

@@ -1,0 +1,23 @@
+//go:build deps
+package deps
+import (
+ _ "github.com/pion/webrtc/v4"
+ _ "github.com/pion/interceptor"
+ _ "github.com/godbus/dbus/v5"
+ _ "github.com/coreos/go-systemd/v22/daemon"
+ _ "github.com/coreos/go-systemd/v22/dbus"
+ _ "github.com/spf13/cobra"
+ _ "github.com/goccy/go-yaml"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "github.com/prometheus/client_golang/prometheus/testutil"
+ _ "github.com/prometheus/client_golang/prometheus/collectors"
+ _ "github.com/chromedp/chromedp"
+ _ "go.uber.org/goleak"
+ _ "github.com/opencontainers/cgroups/fs2"
+ _ "github.com/opencontainers/cgroups/systemd"
+ _ "golang.org/x/net/ipv4"
+ _ "golang.org/x/sys/unix"
+ _ "github.com/schollz/progressbar/v3"
+ _ "github.com/HdrHistogram/hdrhistogram-go"
+ _ "golang.org/x/sync/errgroup"
+)
