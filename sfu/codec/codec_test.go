@@ -61,7 +61,7 @@ func TestKeyFrame(t *testing.T) {
 		{"FU-A IDR start, later slice", "video/H264", []byte{0x7c, 0x85, 0x44}, false},
 		{"FU-A IDR middle", "video/H264", []byte{0x7c, 0x05, 0x88}, false},
 		{"FU-A IDR end", "video/H264", []byte{0x7c, 0x45, 0x88}, false},
-		{"FU-A SPS start", "video/H264", []byte{0x7c, 0x87}, true},
+		{"FU-A SPS start", "video/H264", []byte{0x7c, 0x87, 0x42}, true},
 		{"FU-A other start", "video/H264", []byte{0x7c, 0x81, 0x88}, false},
 		{"FU-A cut", "video/H264", []byte{0x7c}, false},
 
