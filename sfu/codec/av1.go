@@ -4,7 +4,7 @@ package codec
 // video sequence. Where a sender leaves N clear, a sequence header among the
 // packet's OBUs says the same (AV1 RTP payload format, section 4.4).
 func av1KeyFrame(p []byte) bool {
-	if len(p) == 0 {
+	if len(p) < 2 {
 		return false
 	}
 	continued, count, first := p[0]&0x80 != 0, int(p[0]>>4&0x03), p[0]&0x08 != 0 // Z, W, N

@@ -67,6 +67,7 @@ func TestKeyFrame(t *testing.T) {
 
 		{"empty", "video/AV1", nil, false},
 		{"N", "video/AV1", []byte{0x18, 0x0a, 0x0b}, true},
+		{"header alone", "video/AV1", []byte{0x18}, false},
 		{"N and Z", "video/AV1", []byte{0x98, 0x0a, 0x0b}, false},
 		{"sequence header, W 1", "video/AV1", []byte{0x10, 0x08, 0x00}, true},
 		{"frame, W 1", "video/AV1", []byte{0x10, 0x30, 0x08}, false},
