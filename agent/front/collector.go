@@ -1,0 +1,138 @@
+package front
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sfu-agent/sfu-agent/agent"
+	"github.com/sfu-agent/sfu-agent/agent/control"
+)
+
+// labelLimit is how many values of a label, or buckets, one worker may report.
+const labelLimit = 32
+
+// workerCollector turns the workers' last accounts into metrics. A replaced
+// worker's counters start at 0 again under the same label.
+type workerCollector struct {
+	host Host
+
+	workers, restarts         *prometheus.Desc
+	rooms, viewers            *prometheus.Desc
+	drops, joins, firstFrames *prometheus.Desc
+	counters                  []counter
+}
+
+// counter is one number of control.Counters.
+type counter struct {
+	desc  *prometheus.Desc
+	value func(control.Counters) uint64
+}
+
+var states = []agent.State{
+	agent.StatePlacing, agent.StateStarting, agent.StateReady, agent.StateDraining,
+	agent.StateStopping, agent.StateBackoff, agent.StateFailed,
+}
+
+func newWorkerCollector(host Host) *workerCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	plain := func(name, help string, value func(control.Counters) uint64) counter {
+		return counter{desc(name, help, "worker"), value}
+	}
+	return &workerCollector{
+		host:        host,
+		workers:     desc("sfu_workers", "Workers by state.", "state"),
+		restarts:    desc("sfu_worker_restarts_total", "Replacements of the worker since the agent started.", "worker"),
+		rooms:       desc("sfu_rooms", "Rooms of the worker.", "worker"),
+		viewers:     desc("sfu_viewers", "Viewers in the worker's rooms.", "worker"),
+		drops:       desc("sfu_drops_total", "RTP packets not forwarded, by reason.", "worker", "reason"),
+		joins:       desc("sfu_joins_total", "Requests to publish or watch, by result.", "worker", "result"),
+		firstFrames: desc("sfu_first_frame_seconds", "From a viewer's request to its first complete key frame on the socket.", "worker"),
+		counters: []counter{
+			plain("sfu_packets_in_total", "RTP packets from publishers.", func(c control.Counters) uint64 { return c.PacketsIn }),
+			plain("sfu_bytes_in_total", "RTP bytes from publishers.", func(c control.Counters) uint64 { return c.BytesIn }),
+			plain("sfu_packets_out_total", "RTP packets to viewers, retransmissions included.", func(c control.Counters) uint64 { return c.PacketsOut }),
+			plain("sfu_bytes_out_total", "RTP bytes to viewers, retransmissions included.", func(c control.Counters) uint64 { return c.BytesOut }),
+			plain("sfu_nacks_total", "RTP packets that viewers asked for again.", func(c control.Counters) uint64 { return c.NACKs }),
+			plain("sfu_retransmits_total", "RTP packets sent again from the cache.", func(c control.Counters) uint64 { return c.Retransmits }),
+			plain("sfu_plis_total", "Key-frame requests sent to publishers.", func(c control.Counters) uint64 { return c.PLIs }),
+			plain("sfu_udp_packets_in_total", "Datagrams received.", func(c control.Counters) uint64 { return c.UDPPacketsIn }),
+			plain("sfu_udp_packets_out_total", "Datagrams sent.", func(c control.Counters) uint64 { return c.UDPPacketsOut }),
+			plain("sfu_udp_batches_total", "System calls that sent datagrams.", func(c control.Counters) uint64 { return c.UDPBatches }),
+		},
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *workerCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.workers, c.restarts, c.rooms, c.viewers, c.drops, c.joins, c.firstFrames} {
+		out <- d
+	}
+	for _, k := range c.counters {
+		out <- k.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *workerCollector) Collect(out chan<- prometheus.Metric) {
+	byState := make(map[agent.State]int)
+	for _, w := range c.host.Workers() {
+		byState[w.State]++
+		out <- count(c.restarts, uint64(w.Restarts), w.ID)
+		if w.Status != nil {
+			c.collect(out, w.ID, w.Status)
+		}
+	}
+	for _, s := range states {
+		out <- gauge(c.workers, byState[s], string(s))
+	}
+}
+
+func (c *workerCollector) collect(out chan<- prometheus.Metric, id string, s *control.Status) {
+	viewers := 0
+	for _, r := range s.Rooms {
+		viewers += r.Viewers
+	}
+	out <- gauge(c.rooms, len(s.Rooms), id)
+	out <- gauge(c.viewers, viewers, id)
+	for _, k := range c.counters {
+		out <- count(k.desc, k.value(s.Counters), id)
+	}
+	labelled(out, c.drops, id, s.Counters.Drops)
+	labelled(out, c.joins, id, s.Counters.Joins)
+	if buckets, ok := buckets(s.FirstFrame); ok {
+		out <- prometheus.MustNewConstHistogram(c.firstFrames, s.FirstFrame.Count, s.FirstFrame.Sum, buckets, id)
+	}
+}
+
+func labelled(out chan<- prometheus.Metric, d *prometheus.Desc, id string, values map[string]uint64) {
+	for i, label := range slices.Sorted(maps.Keys(values)) {
+		if i == labelLimit {
+			return
+		}
+		out <- count(d, values[label], id, label)
+	}
+}
+
+// buckets is false for a histogram that is none.
+func buckets(h control.Histogram) (map[float64]uint64, bool) {
+	if len(h.Bounds) != len(h.Counts) || len(h.Bounds) > labelLimit || !slices.IsSorted(h.Bounds) {
+		return nil, false
+	}
+	b := make(map[float64]uint64, len(h.Bounds))
+	for i, bound := range h.Bounds {
+		b[bound] = h.Counts[i]
+	}
+	return b, true
+}
+
+func count(d *prometheus.Desc, v uint64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func gauge(d *prometheus.Desc, v int, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+}
