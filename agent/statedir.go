@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -142,4 +143,19 @@ func (d *StateDir) names() ([]Record, error) {
 		all = append(all, rec)
 	}
 	return all, nil
+}
+
+// Placers names the placers of the recorded workers, each once.
+func (d *StateDir) Placers() ([]string, error) {
+	records, err := d.records()
+	if err != nil {
+		return nil, err
+	}
+	var placers []string
+	for _, rec := range records {
+		if !slices.Contains(placers, rec.Placer) {
+			placers = append(placers, rec.Placer)
+		}
+	}
+	return placers, nil
 }

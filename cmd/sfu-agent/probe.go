@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sfu-agent/sfu-agent/cgroups"
+	"github.com/sfu-agent/sfu-agent/dbusx"
+	"github.com/sfu-agent/sfu-agent/dbusx/systemd1"
+	"github.com/sfu-agent/sfu-agent/sfu/udpio"
+)
+
+// probeLimit bounds a whole probe.
+const probeLimit = 10 * time.Second
+
+// hostReport is the answer of sfu-agent probe and of GET /api/v1/probe.
+type hostReport struct {
+	Version      string       `json:"version"`
+	Kernel       string       `json:"kernel"`
+	Arch         string       `json:"arch"`
+	CPUs         int          `json:"cpus"`
+	User         int          `json:"uid"`
+	Placer       string       `json:"placer,omitempty"` // the running agent's
+	PlacerWhy    string       `json:"placer_why,omitempty"`
+	Capabilities []capability `json:"capabilities"`
+}
+
+// capability is one thing that was tried.
+type capability struct {
+	Area    string `json:"area"`
+	Name    string `json:"name"`
+	Verdict string `json:"verdict"` // "yes", "no", "unknown"
+	Tried   string `json:"tried"`
+	Detail  string `json:"detail,omitempty"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+func probeCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "probe",
+		Short: "Try what this host can do, and say what to change",
+		Long: `Try, and not guess from version numbers, what this host gives to workers:
+UDP send and receive paths, cgroups, D-Bus and systemd. Nothing is changed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			report := probeHost(cmd.Context(), nil)
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(report)
+			}
+			return report.print(cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// probeHost tries everything; placer is the running agent's, nil outside one.
+func probeHost(ctx context.Context, placer *chosenPlacer) hostReport {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	r := hostReport{Version: version(), Kernel: kernel(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), User: os.Geteuid()}
+	if placer != nil {
+		r.Placer, r.PlacerWhy = placer.name, placer.why
+	}
+	r.Capabilities = append(r.Capabilities, probeSystemd(ctx), probeCgroups())
+	for _, c := range udpio.Probe(ctx) {
+		r.Capabilities = append(r.Capabilities, capability{
+			Area: "udp", Name: c.Name, Verdict: string(c.Verdict), Tried: c.Tried, Detail: c.Cause, Remedy: c.Remedy,
+		})
+	}
+	return r
+}
+
+func probeSystemd(ctx context.Context) capability {
+	c := capability{Area: "systemd", Name: "scopes", Tried: "asked systemd for its version over D-Bus", Verdict: "no"}
+	bus, err := dbusx.Open(ctx, dbusx.Options{})
+	if err != nil {
+		c.Detail = err.Error()
+		c.Remedy = "boot with systemd and D-Bus to keep workers over restarts of the agent; not required"
+		return c
+	}
+	defer bus.Close()
+	systemd := systemd1.New(bus, systemd1.Config{})
+	defer systemd.Close()
+	version, err := systemd.Version(ctx)
+	if err != nil {
+		c.Verdict, c.Detail = "unknown", err.Error()
+		return c
+	}
+	c.Verdict, c.Detail = "yes", "systemd "+version
+	return c
+}
+
+func probeCgroups() capability {
+	c := capability{Area: "cgroups", Name: "cgroup v2", Tried: "read /proc/self/mountinfo and /proc/self/cgroup", Verdict: "no"}
+	host, err := cgroups.Detect()
+	switch {
+	case err == nil:
+		c.Verdict, c.Detail = "yes", host.String()
+	case errors.Is(err, errors.ErrUnsupported):
+		c.Detail = err.Error()
+		c.Remedy = "boot with systemd.unified_cgroup_hierarchy=1 for limits per worker"
+	default:
+		c.Verdict, c.Detail = "unknown", err.Error()
+	}
+	return c
+}
+
+func kernel() string {
+	var u syscall.Utsname
+	if syscall.Uname(&u) != nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, c := range u.Release {
+		if c == 0 {
+			break
+		}
+		b.WriteByte(byte(c))
+	}
+	return b.String()
+}
+
+func (r hostReport) print(w io.Writer) error {
+	fmt.Fprintf(w, "sfu-agent %s on Linux %s, %s, %d CPUs, uid %d\n\n", r.Version, r.Kernel, r.Arch, r.CPUs, r.User)
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "AREA\tCAPABILITY\tVERDICT\tDETAIL")
+	for _, c := range r.Capabilities {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", c.Area, c.Name, c.Verdict, c.Detail)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, c := range r.Capabilities {
+		if c.Verdict != "yes" && c.Remedy != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", c.Name, c.Remedy)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sfu-agent/sfu-agent/agent/control"
+	"github.com/sfu-agent/sfu-agent/sfu"
+	"github.com/sfu-agent/sfu-agent/sfu/udpio"
+	"github.com/sfu-agent/sfu-agent/sfu/whip"
+)
+
+type workerOptions struct {
+	name          string
+	sessionPrefix string
+	udp           string
+	rung          string
+	advertise     []string
+	control       string
+	controlFD     int
+	gateFD        int
+	logFormat     string
+	logLevel      string
+}
+
+func workerCommand() *cobra.Command {
+	var o workerOptions
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Run one SFU worker (the agent starts these)",
+		Long: `Run one SFU worker: one UDP port for media, one unix socket for WHIP, WHEP and
+control. The agent starts workers; one alone serves to try things:
+
+  sfu-agent worker --udp 127.0.0.1:40000 --control /tmp/sfu.sock
+  curl --unix-socket /tmp/sfu.sock http://worker/status`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := waitGate(o.gateFD); err != nil {
+				return err
+			}
+			log, err := newLogger(os.Stderr, o.logFormat, o.logLevel)
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return work(ctx, &o, log.With("worker", o.name))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.name, "name", "worker", "name in logs and status")
+	f.StringVar(&o.sessionPrefix, "session-prefix", "0-", "what the IDs of sessions begin with")
+	f.StringVar(&o.udp, "udp", "127.0.0.1:40000", "address of the media socket")
+	f.StringVar(&o.rung, "rung", "auto", "how to send UDP: auto, or one of the rungs that 'sfu-agent probe' lists")
+	f.StringSliceVar(&o.advertise, "advertise", nil, "IP addresses at which clients reach the UDP port (default: the bound one)")
+	f.StringVar(&o.control, "control", "", "path of the unix socket to serve on")
+	f.IntVar(&o.controlFD, "control-fd", -1, "inherited listening unix socket, instead of --control")
+	f.IntVar(&o.gateFD, "gate-fd", -1, "inherited pipe from which a byte lets the worker begin")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// waitGate returns when the one who started the worker has put it where it
+// belongs. The end of the pipe means that nobody wants it any more.
+func waitGate(fd int) error {
+	if fd < 0 {
+		return nil
+	}
+	gate := os.NewFile(uintptr(fd), "gate")
+	defer gate.Close()
+	var b [1]byte
+	if _, err := io.ReadFull(gate, b[:]); err != nil {
+		return errSilent
+	}
+	return nil
+}
+
+// work serves until ctx ends.
+func work(ctx context.Context, o *workerOptions, log *slog.Logger) error {
+	addr, err := netip.ParseAddrPort(o.udp)
+	if err != nil {
+		return fmt.Errorf("--udp: %w", err)
+	}
+	advertise, err := parseAddrs(o.advertise)
+	if err != nil {
+		return fmt.Errorf("--advertise: %w", err)
+	}
+	listener, err := controlListener(o)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, Log: log})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	server, err := sfu.New(sfu.Config{Conn: conn, Advertise: advertise, SessionPrefix: o.sessionPrefix, Log: log})
+	if err != nil {
+		return err
+	}
+	w := &worker{name: o.name, started: time.Now(), conn: conn, sfu: server, sandbox: sandbox()}
+	face := &http.Server{
+		Handler:           w.handler(log),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- face.Serve(listener) }()
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		served <- err
+	}
+	bounded, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if closeErr := server.Close(bounded); closeErr != nil {
+		log.Warn("sessions not all closed", "error", closeErr)
+	}
+	face.Close()
+	if serveErr := <-served; ctx.Err() == nil {
+		return fmt.Errorf("serve control: %w", serveErr)
+	}
+	return err
+}
+
+func controlListener(o *workerOptions) (net.Listener, error) {
+	if o.controlFD >= 0 {
+		file := os.NewFile(uintptr(o.controlFD), "control")
+		defer file.Close()
+		listener, err := net.FileListener(file)
+		if err != nil {
+			return nil, fmt.Errorf("--control-fd %d: %w", o.controlFD, err)
+		}
+		return listener, nil
+	}
+	if o.control == "" {
+		return nil, fmt.Errorf("give --control PATH, the unix socket to serve on")
+	}
+	listener, err := net.Listen("unix", o.control)
+	if err != nil {
+		return nil, fmt.Errorf("--control: %w", err)
+	}
+	return listener, nil
+}
+
+// worker gives control the account that sfu and udpio keep.
+type worker struct {
+	name     string
+	started  time.Time
+	conn     *udpio.Conn
+	sfu      *sfu.Server
+	sandbox  []string
+	draining atomic.Bool
+}
+
+func (w *worker) handler(log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	media := whip.New(w.sfu, whip.Config{Log: log})
+	mux.Handle("/whip/", media)
+	mux.Handle("/whep/", media)
+	mux.Handle("/", control.Handler(w))
+	return mux
+}
+
+func (w *worker) Drain()   { w.draining.Store(true); w.sfu.Drain() }
+func (w *worker) Undrain() { w.draining.Store(false); w.sfu.Undrain() }
+
+// sandbox lists what confines this process, from /proc/self/status.
+func sandbox() []string {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return nil
+	}
+	var steps []string
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		switch {
+		case key == "NoNewPrivs" && value == "1":
+			steps = append(steps, "no-new-privileges")
+		case key == "Seccomp" && value == "2":
+			steps = append(steps, "seccomp")
+		case key == "CapPrm" && strings.Trim(value, "0") == "":
+			steps = append(steps, "no-capabilities")
+		}
+	}
+	if os.Geteuid() != 0 {
+		steps = append(steps, "unprivileged-user")
+	}
+	return steps
+}
