@@ -3,14 +3,13 @@ SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 TESTHOST := packaging/testhost
-TOOL := $(GO) tool -modfile=tools/go.mod
 # Which parts of the machine the tests may count on; "all", or some of
 # systemd dbus dbus-broker cgroup2 vm browser. What is not named is skipped.
 export SFU_TEST_REQUIRE ?= all
 ARGS ?=
-FUZZTIME ?= 5s
+export FUZZTIME ?= 5s
 
-.PHONY: help build run demo-host test check race native-test vm-test browser-test fuzz lint vuln bench install uninstall clean setup
+.PHONY: help build run demo-host test check race native-test vm-test browser-test fuzz lint vuln bench install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +21,9 @@ build: ## the program, build/sfu-agent
 run: build ## run the agent here: http://127.0.0.1:8080 (ARGS='--workers 2 ...')
 	./build/sfu-agent run $(ARGS)
 
-demo-host: build setup ## a systemd host with the agent as its service, until Ctrl-C
-	$(TESTHOST)/demo build/sfu-agent
+demo-host: build ## a systemd host with the agent as its service, until Ctrl-C (root)
+	@$(TESTHOST)/install native
+	@$(TESTHOST)/demo build/sfu-agent
 
 test: ## everything, on a bare machine: installs what it needs (root)
 	@.ci/test all
@@ -34,29 +34,26 @@ check: ## the quick half, for a change in hand
 race: ## unit tests under the race detector
 	$(GO) test -race ./...
 
-native-test: build setup ## tests inside a systemd host
+native-test: ## tests inside a systemd host
 	@.ci/test native
 
-vm-test: build setup ## tests inside a VM with cgroup v2 controllers
+vm-test: ## tests inside a VM with cgroup v2 controllers
 	@.ci/test vm
 
-browser-test: build setup ## Chromium publishes and watches through a systemd host
+browser-test: ## Chromium publishes and watches through a systemd host
 	@.ci/test browser
 
 fuzz: ## every fuzz target for FUZZTIME (5s)
-	@FUZZTIME=$(FUZZTIME) .ci/test fuzz
+	@.ci/test fuzz
 
 lint: ## go vet and staticcheck, every build tag
 	@.ci/test lint
 
 vuln: ## known vulnerabilities in what we import (needs vuln.go.dev)
-	$(TOOL) govulncheck ./...
+	$(GO) tool -modfile=tools/go.mod govulncheck ./...
 
 bench: ## benchmarks of the packet path
 	$(GO) test -run '^$$' -bench . -benchmem ./sfu/...
-
-setup:
-	@$(TESTHOST)/install
 
 install: build ## program, unit, slice and user into this system (DESTDIR, PREFIX)
 	packaging/install

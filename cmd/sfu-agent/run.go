@@ -21,6 +21,7 @@ import (
 
 	"github.com/sfu-agent/sfu-agent/agent"
 	"github.com/sfu-agent/sfu-agent/agent/control"
+	"github.com/sfu-agent/sfu-agent/agent/front"
 	"github.com/sfu-agent/sfu-agent/cgroups"
 )
 
@@ -143,10 +144,16 @@ func run(ctx context.Context, o *runOptions, log *slog.Logger) error {
 		User: setup.uid, Group: setup.gid, Limits: o.limits(),
 		Times: agent.Times{Drain: o.drain}, Hurry: hurry, Log: log,
 	})
-	server, err := newServer(o, setup.token, a, placer, log)
+	face, err := front.New(front.Config{
+		Host: a, Token: setup.token, Names: o.hosts, Version: version(), Log: log,
+		Probe:      func(ctx context.Context) any { return probeHost(ctx, placer) },
+		Collectors: placer.collectors(),
+	})
 	if err != nil {
 		return err
 	}
+	defer face.Close()
+	server := newServer(face, log)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

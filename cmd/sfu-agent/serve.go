@@ -24,25 +24,17 @@ func listenHTTP(addr string) (net.Listener, error) {
 	return listener, nil
 }
 
-// newServer is the public HTTP face of the agent.
-func newServer(o *runOptions, token string, a *agent.Agent, placer *chosenPlacer, log *slog.Logger) (*http.Server, error) {
-	handler, err := front.New(front.Config{
-		Host: a, Token: token, Hosts: o.hosts, Version: version(), Log: log,
-		Probe:      func(ctx context.Context) any { return probeHost(ctx, placer) },
-		Collectors: placer.collectors(),
-	})
-	if err != nil {
-		return nil, err
-	}
+// newServer serves the public HTTP face of the agent.
+func newServer(face *front.Front, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           face,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}, nil
+	}
 }
 
 // shutdown lets requests in hand end for a moment.
