@@ -71,6 +71,7 @@ type Front struct {
 	guard   guard
 	workers *workerClients
 	metrics *metrics
+	loud    throttle
 	handler http.Handler
 }
 

@@ -14,7 +14,6 @@ const slow = time.Second
 // observe counts and logs every request, by its route: paths hold session IDs,
 // and who has one may end the session.
 func (f *Front) observe(next http.Handler) http.Handler {
-	var loud throttle
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		setSecurity(w.Header())
@@ -30,13 +29,20 @@ func (f *Front) observe(next http.Handler) http.Handler {
 		case took > slow:
 			level = slog.LevelInfo
 		}
-		if level > slog.LevelDebug && !loud.allow(start) {
+		if level > slog.LevelDebug && !f.loud.allow(start) {
 			level = slog.LevelDebug
 		}
 		f.log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", slog.String("method", r.Method),
 			slog.String("route", routeName(r)), slog.String("room", r.PathValue("room")), slog.Int("status", rec.status),
 			slog.Duration("took", took), slog.String("client", r.RemoteAddr))
 	})
+}
+
+// warn logs what a client can bring about as often as it likes.
+func (f *Front) warn(msg string, args ...any) {
+	if f.loud.allow(time.Now()) {
+		f.log.Warn(msg, args...)
+	}
 }
 
 // setSecurity sets the headers that no answer of ours goes without; the page

@@ -41,7 +41,7 @@ func (f *Front) join(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		f.log.Warn("room has no route", "room", room, "error", err)
+		f.warn("room has no route", "room", room, "error", err)
 		writeProblem(w, problem{Status: http.StatusServiceUnavailable, retry: 2,
 			Detail: "The room has no worker: " + err.Error() + "."})
 		return
@@ -82,7 +82,7 @@ func (f *Front) forward(w http.ResponseWriter, r *http.Request, worker agent.Wor
 	a, err := client.ask(ctx, r, body)
 	if err != nil {
 		if r.Context().Err() == nil {
-			f.log.Warn("worker gave no answer", "worker", worker.ID, "name", worker.Name, "route", r.Pattern, "error", err)
+			f.warn("worker gave no answer", "worker", worker.ID, "name", worker.Name, "route", r.Pattern, "error", err)
 		}
 		writeProblem(w, absence(err))
 		return

@@ -234,6 +234,7 @@ func TestReplacedWorkerIsAskedOnItsOwnSocket(t *testing.T) {
 
 // A client that stops in the middle of its body is answered, not waited for.
 func TestSlowBody(t *testing.T) {
+	t.Parallel()
 	s := open(t, front.Config{Host: &host{workers: []agent.Worker{worker(t, "0", whip("0"))}}})
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -254,6 +255,7 @@ func TestSlowBody(t *testing.T) {
 
 // A worker that takes the request and never answers costs its client 10 s.
 func TestSilentWorker(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	w := worker(t, "0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	t.Cleanup(func() { close(release) })
