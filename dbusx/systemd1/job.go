@@ -1,0 +1,124 @@
+package systemd1
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	minPoll = 200 * time.Millisecond // from a job's start to the first look at its unit, doubled
+	maxPoll = time.Second
+)
+
+// jobWatch sees the jobs of one unit end. It is made before the job, so that
+// none ends unseen.
+type jobWatch struct {
+	unit    string
+	removed chan removed
+	missed  chan struct{}
+}
+
+type removed struct {
+	job    dbus.ObjectPath
+	result string // "done", "canceled", "timeout", "failed", "dependency", "skipped", ...
+}
+
+func (s *Systemd) watchJobs(unit string) *jobWatch {
+	w := &jobWatch{unit: unit, removed: make(chan removed, 8), missed: make(chan struct{}, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.jobs[unit] = append(s.jobs[unit], w)
+	return w
+}
+
+func (s *Systemd) unwatch(w *jobWatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rest := slices.DeleteFunc(s.jobs[w.unit], func(o *jobWatch) bool { return o == w })
+	if len(rest) == 0 {
+		delete(s.jobs, w.unit)
+	} else {
+		s.jobs[w.unit] = rest
+	}
+}
+
+// jobRemoved takes the signal of that name. A watch that is full misses the
+// result and finds it in the unit's state.
+func (s *Systemd) jobRemoved(sig *dbus.Signal) {
+	var id uint32
+	var r removed
+	var unit string
+	if dbus.Store(sig.Body, &id, &r.job, &unit, &r.result) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.jobs[unit] {
+		select {
+		case w.removed <- r:
+		default:
+			w.miss()
+		}
+	}
+}
+
+// jobsMissed makes all watches look at their unit.
+func (s *Systemd) jobsMissed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, watches := range s.jobs {
+		for _, w := range watches {
+			w.miss()
+		}
+	}
+	s.undo.poke()
+}
+
+func (w *jobWatch) miss() {
+	select {
+	case w.missed <- struct{}{}:
+	default:
+	}
+}
+
+// outcome is how a job ended: by its result or, where the signal was missed, by
+// the state of its unit.
+type outcome struct {
+	result string // of the job, "" if not seen
+	unit   Unit   // where result is ""; its Name is "" if there is no unit any more
+}
+
+// wait returns when job has been removed or the unit is settled.
+func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, look func(Unit)) (outcome, error) {
+	every := minPoll
+	poll := time.NewTimer(every)
+	defer poll.Stop()
+	for {
+		select {
+		case r := <-w.removed:
+			if r.job != job {
+				continue
+			}
+			s.bySignal.Add(1)
+			return outcome{result: r.result}, nil
+		case <-w.missed:
+		case <-poll.C:
+			every = min(2*every, maxPoll)
+			poll.Reset(every)
+		case <-ctx.Done():
+			return outcome{}, context.Cause(ctx)
+		}
+		u, err := s.state(ctx, w.unit)
+		switch {
+		case errors.Is(err, ErrNoUnit), err == nil && u.settled():
+			s.byPoll.Add(1)
+			return outcome{unit: u}, nil
+		case err == nil && look != nil:
+			look(u)
+		}
+	}
+}

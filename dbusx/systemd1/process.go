@@ -1,0 +1,66 @@
+package systemd1
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// inUnit reports whether process pid is in the cgroup of unit or below. A
+// process that is gone is in no unit.
+func (s *Systemd) inUnit(pid int, unit string) (bool, error) {
+	data, err := os.ReadFile(filepath.Join(s.proc, strconv.Itoa(pid), "cgroup"))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for name := range strings.SplitSeq(unifiedPath(data), "/") {
+		if name == unit {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// allIn reports whether all processes are in the cgroup of unit.
+func (s *Systemd) allIn(pids []int, unit string) (bool, error) {
+	for _, pid := range pids {
+		if in, err := s.inUnit(pid, unit); err != nil || !in {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// unifiedPath returns the path in the "0::" line of /proc/PID/cgroup
+// (cgroups(7)); other lines are cgroup v1 hierarchies. It is empty if there is
+// no such line or the cgroup has been removed.
+func unifiedPath(data []byte) string {
+	for line := range bytes.Lines(data) {
+		path, ok := bytes.CutPrefix(bytes.TrimSuffix(line, []byte("\n")), []byte("0::"))
+		if !ok {
+			continue
+		}
+		if bytes.HasSuffix(path, []byte(" (deleted)")) {
+			return ""
+		}
+		return string(path)
+	}
+	return ""
+}
+
+// ended reports whether process pid is gone or a zombie.
+func (s *Systemd) ended(pid int) bool {
+	data, err := os.ReadFile(filepath.Join(s.proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+	}
+	i := bytes.LastIndexByte(data, ')')
+	return i >= 0 && i+2 < len(data) && (data[i+2] == 'Z' || data[i+2] == 'X')
+}

@@ -1,0 +1,178 @@
+// Package systemd1 is the part of org.freedesktop.systemd1(5) that a supervisor
+// of transient scopes uses.
+package systemd1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"github.com/sfu-agent/sfu-agent/dbusx"
+)
+
+const (
+	service      = "org.freedesktop.systemd1"
+	managerIface = service + ".Manager."
+	managerPath  = dbus.ObjectPath("/org/freedesktop/systemd1")
+
+	minPause = 10 * time.Millisecond // between attempts, doubled
+	maxPause = 500 * time.Millisecond
+)
+
+// Options of New; the zero value works.
+type Options struct {
+	ProcRoot string // where proc(5) is mounted; "/proc"
+	Log      *slog.Logger
+}
+
+// Systemd speaks to the system's service manager. Its methods may be called
+// from any goroutine; each returns when its context ends, at the latest.
+type Systemd struct {
+	client *dbusx.Client
+	proc   string
+	log    *slog.Logger
+	undo   *undo
+
+	mu      sync.Mutex
+	jobs    map[string][]*jobWatch // by unit
+	dropped map[string]bool        // optional properties that this systemd does not have
+
+	bySignal, byPoll atomic.Uint64
+}
+
+// Stats counts since New.
+type Stats struct {
+	JobsBySignal uint64 // jobs whose end systemd announced
+	JobsByPoll   uint64 // jobs whose end was seen in the unit's state
+	UndoPending  int    // failed starts of which something may be left
+	UndoGivenUp  uint64 // failed starts of which something was left
+}
+
+// New uses c, which stays the caller's to close, after Close of the Systemd.
+func New(c *dbusx.Client, o Options) *Systemd {
+	if o.ProcRoot == "" {
+		o.ProcRoot = "/proc"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Systemd{
+		client:  c,
+		proc:    o.ProcRoot,
+		log:     o.Log,
+		jobs:    make(map[string][]*jobWatch),
+		dropped: make(map[string]bool),
+	}
+	s.undo = newUndo(s)
+	c.Watch(dbusx.Watch{
+		Name:      service,
+		Interface: strings.TrimSuffix(managerIface, "."),
+		Member:    "JobRemoved",
+		Signal:    s.jobRemoved,
+		Changed:   s.jobsMissed,
+	})
+	return s
+}
+
+// Close ends the clean-up after failed starts and waits until it is quiet. Its
+// error names the units that may be left.
+func (s *Systemd) Close() error { return s.undo.close() }
+
+// Stats returns the counters.
+func (s *Systemd) Stats() Stats {
+	pending, givenUp := s.undo.stats()
+	return Stats{
+		JobsBySignal: s.bySignal.Load(),
+		JobsByPoll:   s.byPoll.Load(),
+		UndoPending:  pending,
+		UndoGivenUp:  givenUp,
+	}
+}
+
+// Version returns systemd's version, "252.39-1~deb12u1".
+func (s *Systemd) Version(ctx context.Context) (string, error) {
+	var v dbus.Variant
+	err := s.read(ctx, managerPath, "org.freedesktop.DBus.Properties.Get", []any{&v},
+		strings.TrimSuffix(managerIface, "."), "Version")
+	if err != nil {
+		return "", of("read systemd version", "", err)
+	}
+	version, ok := v.Value().(string)
+	if !ok {
+		return "", &dbusx.Error{Op: "read systemd version", Kind: dbusx.ErrReply, Err: fmt.Errorf("type %s", v.Signature())}
+	}
+	return version, nil
+}
+
+// Kill sends sig to all processes of unit.
+func (s *Systemd) Kill(ctx context.Context, unit string, sig syscall.Signal) error {
+	return of("kill", unit, s.call(ctx, "KillUnit", nil, unit, "all", int32(sig)))
+}
+
+// ResetFailed makes systemd forget that unit failed.
+func (s *Systemd) ResetFailed(ctx context.Context, unit string) error {
+	return of("reset", unit, s.call(ctx, "ResetFailedUnit", nil, unit))
+}
+
+// Freeze suspends all processes of unit; it returns when they are.
+func (s *Systemd) Freeze(ctx context.Context, unit string) error {
+	return of("freeze", unit, s.call(ctx, "FreezeUnit", nil, unit))
+}
+
+// Thaw resumes all processes of unit.
+func (s *Systemd) Thaw(ctx context.Context, unit string) error {
+	return of("thaw", unit, s.call(ctx, "ThawUnit", nil, unit))
+}
+
+// SetProperties changes properties of the running unit until it ends.
+func (s *Systemd) SetProperties(ctx context.Context, unit string, p Properties) error {
+	const op = "set properties"
+	if p.err != nil {
+		return &dbusx.Error{Op: op, Unit: unit, Kind: ErrProperty, Err: p.err}
+	}
+	return s.withOptional(p, func(p Properties) error {
+		return of(op, unit, s.call(ctx, "SetUnitProperties", nil, unit, true, p.list))
+	})
+}
+
+// call makes one call of the Manager interface.
+func (s *Systemd) call(ctx context.Context, method string, ret []any, args ...any) error {
+	return s.client.Call(ctx, dbusx.Object{Name: service, Path: managerPath}, managerIface+method, ret, args...)
+}
+
+// read makes a call that only reads, again and again while its outcome is
+// unknown and ctx allows.
+func (s *Systemd) read(ctx context.Context, path dbus.ObjectPath, method string, ret []any, args ...any) error {
+	pause := minPause
+	for {
+		err := s.client.Call(ctx, dbusx.Object{Name: service, Path: path}, method, ret, args...)
+		if err == nil || !again(err) || !sleep(ctx, pause) {
+			return err
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// again reports whether an error may be gone at the next attempt.
+func again(err error) bool {
+	return errors.Is(err, dbusx.ErrLost) || errors.Is(err, dbusx.ErrTimeout) || errors.Is(err, dbusx.ErrLimits)
+}
+
+// sleep waits for d; it returns false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,138 @@
+package dbusx
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	maxMessage = 16 << 20 // bytes of one incoming message; the specification allows 128 MiB
+	maxAuth    = 16 << 10 // bytes a peer may send before authentication is over
+	headerSize = 16       // fixed part of a message
+)
+
+// wire is the byte stream under a godbus connection. Writes end in time,
+// framing that godbus would stumble on ends the stream, and any error is final.
+type wire struct {
+	net.Conn
+	in         *bufio.Reader
+	writeLimit time.Duration
+	authLeft   int // bytes left of maxAuth
+	frameLeft  int // bytes left of the current message
+	framed     bool
+	start      time.Time
+	asked      atomic.Int64  // when the peer owed us its next byte, since start; 0: it does not
+	readDone   chan struct{} // closed when a framed read has failed
+	endOfRead  func()        // closes readDone
+}
+
+func newWire(c net.Conn, writeLimit time.Duration) *wire {
+	done := make(chan struct{})
+	return &wire{
+		Conn:       c,
+		in:         bufio.NewReaderSize(c, 16<<10),
+		writeLimit: writeLimit,
+		authLeft:   maxAuth,
+		start:      time.Now(),
+		readDone:   done,
+		endOfRead:  sync.OnceFunc(func() { close(done) }),
+	}
+}
+
+// errUnsent marks a failed write: the peer has at most a part of the message
+// and so cannot have acted on it.
+var errUnsent = errors.New("not sent")
+
+// Write writes all of p within the write limit or closes the connection.
+func (w *wire) Write(p []byte) (int, error) {
+	_ = w.SetWriteDeadline(time.Now().Add(w.writeLimit))
+	n, err := w.Conn.Write(p)
+	if err != nil {
+		_ = w.Conn.Close()
+		return n, fmt.Errorf("%w: %w", errUnsent, err)
+	}
+	if !w.framed && bytes.Equal(p, []byte("BEGIN\r\n")) {
+		w.framed = true
+	}
+	return n, nil
+}
+
+// Read never returns bytes of two messages at once, and none of a message that
+// is too long or not D-Bus.
+func (w *wire) Read(p []byte) (int, error) {
+	if !w.framed {
+		return w.readAuth(p)
+	}
+	n, err := w.readFramed(p)
+	w.asked.Store(0)
+	if err != nil {
+		_ = w.Conn.Close()
+		w.endOfRead()
+	}
+	return n, err
+}
+
+func (w *wire) readAuth(p []byte) (int, error) {
+	if w.authLeft == 0 {
+		return 0, fmt.Errorf("more than %d bytes before authentication", maxAuth)
+	}
+	n, err := w.in.Read(p[:min(len(p), w.authLeft)])
+	w.authLeft -= n
+	return n, err
+}
+
+func (w *wire) readFramed(p []byte) (int, error) {
+	if w.frameLeft == 0 {
+		h, err := w.in.Peek(headerSize)
+		if err != nil {
+			return 0, err
+		}
+		if w.frameLeft, err = frameSize(h); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.in.Read(p[:min(len(p), w.frameLeft)])
+	w.frameLeft -= n
+	return n, err
+}
+
+// frameSize returns the length of the message that starts with h
+// (D-Bus specification, Message Format).
+func frameSize(h []byte) (int, error) {
+	var order binary.ByteOrder = binary.LittleEndian
+	switch h[0] {
+	case 'l':
+	case 'B':
+		order = binary.BigEndian
+	default:
+		return 0, fmt.Errorf("message starts with byte %#x", h[0])
+	}
+	if h[3] != 1 {
+		return 0, fmt.Errorf("message of protocol version %d", h[3])
+	}
+	fields := (uint64(order.Uint32(h[12:])) + 7) &^ 7
+	size := headerSize + fields + uint64(order.Uint32(h[4:]))
+	if size > maxMessage {
+		return 0, fmt.Errorf("message of %d bytes", size)
+	}
+	return int(size), nil
+}
+
+// ask notes that the peer owes an answer from now on.
+func (w *wire) ask() {
+	w.asked.CompareAndSwap(0, max(1, int64(time.Since(w.start))))
+}
+
+// silent reports whether the peer has owed an answer for at least d and has
+// sent nothing at all since.
+func (w *wire) silent(d time.Duration) bool {
+	asked := time.Duration(w.asked.Load())
+	return asked != 0 && time.Since(w.start)-asked >= d
+}
