@@ -1,0 +1,178 @@
+package agenttest
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sfu-agent/sfu-agent/agent"
+)
+
+// testAdopt adopts a worker of this very agent through a second Placer.
+func testAdopt(t *testing.T, b *bench) {
+	placement := b.place(t)
+	second, err := b.subject.Open(b.context(t), b.prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	adopted, err := second.Adopt(b.context(t), placement.Record())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if adopted.Record() != placement.Record() {
+		t.Errorf("record %+v, want %+v", adopted.Record(), placement.Record())
+	}
+	b.ask(t, adopted, "ignore")
+	if err := adopted.Stop(b.context(t), 0); err != nil {
+		t.Error(err)
+	}
+	if exit := b.wait(t, placement); exit.Signal != "SIGKILL" {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
+func testAdoptGone(t *testing.T, b *bench) {
+	placement := b.place(t)
+	running := placement.Record()
+	other := running
+	other.StartTime++
+	b.expectGone(t, other)
+	b.end(t, placement)
+	b.expectGone(t, running)
+	for _, pid := range []int{-1, 0, 1} {
+		other.PID = pid
+		if _, err := b.placer.Adopt(b.context(t), other); err == nil {
+			t.Errorf("adopted process %d", pid)
+		}
+	}
+}
+
+func (b *bench) expectGone(t *testing.T, rec agent.Record) {
+	t.Helper()
+	if _, err := b.placer.Adopt(b.context(t), rec); !errors.Is(err, agent.ErrGone) {
+		t.Errorf("adopt %+v: %v", rec, err)
+	}
+}
+
+// crash runs an agent that places workers and is then killed.
+func (b *bench) crash(t *testing.T, count int) []agent.Record {
+	t.Helper()
+	cmd, records, err := startAgent(b.context(t), b.prefix, b.dir, count)
+	if cmd != nil {
+		killAgent(t, cmd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func killAgent(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("agent ended: %v", err)
+	}
+}
+
+func testAdoptCrash(t *testing.T, b *bench) {
+	for _, rec := range b.crash(t, 3) {
+		adopted, err := b.placer.Adopt(b.context(t), rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info := b.info(t, adopted); info.PID != rec.PID {
+			t.Errorf("worker %+v of record %+v", info, rec)
+		}
+		b.endsAdopted(t, adopted)
+	}
+}
+
+// endsAdopted ends an adopted worker by itself or by a stop, in turn.
+func (b *bench) endsAdopted(t *testing.T, adopted agent.Placement) {
+	t.Helper()
+	if b.count++; b.count%2 == 0 {
+		Ask(b.context(t), adopted.Record().Socket, "exit 3")
+	} else if err := adopted.Stop(b.context(t), limit); err != nil {
+		t.Error(err)
+	}
+	if exit := b.wait(t, adopted); exit.Reason != agent.ReasonUnknown {
+		t.Errorf("exit %+v: the kernel does not tell who is no parent", exit)
+	}
+	b.end(t, adopted)
+}
+
+func testSweep(t *testing.T, b *bench) {
+	kept, swept := b.place(t), b.place(t)
+	stranger, err := b.subject.Open(b.context(t), b.prefix+"0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	if removed, err := stranger.Sweep(b.context(t), nil); err != nil || len(removed) != 0 {
+		t.Errorf("another agent swept %v: %v", removed, err)
+	}
+	removed, err := b.placer.Sweep(b.context(t), []agent.Record{kept.Record()})
+	if err != nil {
+		t.Error(err)
+	}
+	if len(removed) != 1 || !strings.Contains(removed[0], swept.Record().Name) {
+		t.Errorf("removed %q, want the one of %+v", removed, swept.Record())
+	}
+	b.wait(t, swept)
+	b.info(t, kept)
+}
+
+func testSweepCrash(t *testing.T, b *bench) {
+	records := b.crash(t, 3)
+	kept := records[1]
+	removed, err := b.placer.Sweep(b.context(t), []agent.Record{kept})
+	if err != nil {
+		t.Error(err)
+	}
+	if len(removed) != 2 || slices.ContainsFunc(removed, func(s string) bool { return strings.Contains(s, kept.Name) }) {
+		t.Errorf("removed %q, want two and not %s", removed, kept.Name)
+	}
+	adopted, err := b.placer.Adopt(b.context(t), kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.info(t, adopted)
+	b.end(t, adopted)
+	for _, rec := range records {
+		os.Remove(rec.Socket) // a sweep knows no sockets
+	}
+}
+
+func atoi(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// ended says whether a process is gone or a zombie.
+func ended(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+}
+
+// reap waits for a child that no Placer watches any more.
+func reap(pid int) {
+	var status syscall.WaitStatus
+	syscall.Wait4(pid, &status, 0, nil)
+}

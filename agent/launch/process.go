@@ -1,0 +1,123 @@
+package launch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// A Process is a worker process: a child of this process, or one that an
+// earlier agent started.
+type Process struct {
+	proc  *os.Process
+	pid   int // os.Process forgets its own
+	start uint64
+	child bool
+
+	gateOnce sync.Once
+	gate     *os.File // nil unless child
+	gateErr  error
+
+	done  chan struct{}
+	state *os.ProcessState // of an ended child
+	err   error            // set when done and the process had not ended
+}
+
+// PID is the process ID.
+func (p *Process) PID() int { return p.pid }
+
+// StartTime is field 22 of /proc/PID/stat, clock ticks since boot.
+func (p *Process) StartTime() uint64 { return p.start }
+
+// Open lets the process through its gate. A second Open does nothing.
+func (p *Process) Open() error {
+	p.gateOnce.Do(func() {
+		if p.gate == nil {
+			return
+		}
+		_, err := p.gate.Write([]byte("g"))
+		if err = errors.Join(err, p.gate.Close()); err != nil {
+			p.gateErr = fmt.Errorf("open gate of process %d: %w", p.pid, err)
+		}
+	})
+	return p.gateErr
+}
+
+// shut closes a gate that was never opened.
+func (p *Process) shut() {
+	p.gateOnce.Do(func() {
+		if p.gate != nil {
+			p.gate.Close()
+			p.gateErr = fmt.Errorf("open gate of process %d: %w", p.pid, os.ErrProcessDone)
+		}
+	})
+}
+
+// Signal sends a signal to the process alone. It returns os.ErrProcessDone when
+// the process has ended.
+func (p *Process) Signal(signal syscall.Signal) error {
+	err := p.proc.Signal(signal)
+	if err == nil || errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.done:
+		return cmp.Or(p.err, os.ErrProcessDone)
+	default:
+		return fmt.Errorf("send %v to process %d: %w", signal, p.pid, err)
+	}
+}
+
+// Kill kills the process and with it, in the moment it ends, all that is left
+// of its process group. It does not wait, and killing an ended process is no error.
+func (p *Process) Kill() error {
+	err := p.Signal(syscall.SIGKILL)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// Wait returns when the process and its process group have ended, with the
+// state of a child and nil for another's. It returns os.ErrClosed when the
+// Launcher was closed first. Any number of goroutines may wait.
+func (p *Process) Wait(ctx context.Context) (*os.ProcessState, error) {
+	select {
+	case <-p.done:
+		return p.state, p.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// watch starts the goroutine that waits for p's end, which end tells of.
+func (l *Launcher) watch(p *Process, end *pidfd) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return fmt.Errorf("watch process %d: launcher: %w", p.pid, os.ErrClosed)
+	}
+	l.watchers.Go(func() { p.follow(l.life, end) })
+	return nil
+}
+
+// follow waits for the end of the process and cleans up after it.
+func (p *Process) follow(life context.Context, end *pidfd) {
+	err := end.wait(life)
+	end.Close()
+	p.shut()
+	if err != nil {
+		p.err = fmt.Errorf("watch process %d: %w", p.pid, err)
+	} else {
+		killGroup(p.pid) // before the reaping: a zombie child keeps the group's ID
+		if p.child {
+			p.state, p.err = p.proc.Wait()
+		}
+	}
+	close(p.done)
+	p.proc.Release() // after done: see Signal
+}

@@ -1,0 +1,112 @@
+// Package process places workers as plain child processes: no limits, no
+// accounting, for hosts without systemd and without a delegated cgroup. Workers
+// outlive an agent that is killed.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sfu-agent/sfu-agent/agent"
+	"github.com/sfu-agent/sfu-agent/agent/launch"
+	"github.com/sfu-agent/sfu-agent/cgroups"
+)
+
+// Name is what this Placer calls itself in an agent.Record.
+const Name = "process"
+
+// sweepGrace is what an orphan has between SIGTERM and SIGKILL.
+const sweepGrace = 2 * time.Second
+
+// Config of a Placer.
+type Config struct {
+	Prefix string       // first part of the names of this agent's workers, "3f2a"
+	Log    *slog.Logger // nil discards
+}
+
+// Placer is an agent.Placer.
+type Placer struct {
+	prefix   string
+	log      *slog.Logger
+	launcher *launch.Launcher
+}
+
+var _ agent.Placer = (*Placer)(nil)
+
+// New returns a Placer. Close it when no Placement is in use any more.
+func New(config Config) *Placer {
+	log := config.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Placer{prefix: config.Prefix, log: log, launcher: launch.New()}
+}
+
+// Close ends the watching of workers, which go on.
+func (p *Placer) Close() error {
+	p.launcher.Close()
+	return nil
+}
+
+// Place implements agent.Placer. Limits are not applied, which is logged.
+func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("place worker %s: %w", spec.Name, err)
+	}
+	if spec.Limits != (cgroups.Limits{}) {
+		p.log.Warn("limits not applied: a plain process has no cgroup", "worker", spec.Name)
+	}
+	w, err := Start(p.launcher, Name, spec, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Open(); err != nil {
+		return nil, errors.Join(err, w.Undo())
+	}
+	return w, nil
+}
+
+// Adopt implements agent.Placer.
+func (p *Placer) Adopt(_ context.Context, rec agent.Record) (agent.Placement, error) {
+	return Find(p.launcher, rec)
+}
+
+// Sweep implements agent.Placer. It finds workers by their names in the process
+// table, and does not know their sockets.
+func (p *Placer) Sweep(ctx context.Context, keep []agent.Record) ([]string, error) {
+	running, err := launch.List(p.prefix + "-")
+	if err != nil {
+		return nil, fmt.Errorf("sweep: %w", err)
+	}
+	running = slices.DeleteFunc(running, func(r launch.Running) bool { return Kept(keep, r.Name) })
+	removed := make([]string, len(running))
+	errs := make([]error, len(running))
+	var sweeps sync.WaitGroup
+	for i, r := range running {
+		removed[i] = r.Name
+		sweeps.Go(func() { errs[i] = p.end(ctx, r) })
+	}
+	sweeps.Wait()
+	return removed, errors.Join(errs...)
+}
+
+func (p *Placer) end(ctx context.Context, r launch.Running) error {
+	w, err := Find(p.launcher, agent.Record{Name: r.Name, PID: r.PID, StartTime: r.StartTime})
+	if errors.Is(err, agent.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return w.Stop(ctx, sweepGrace)
+}
+
+// Kept says whether a worker of this name is in keep.
+func Kept(keep []agent.Record, name string) bool {
+	return slices.ContainsFunc(keep, func(rec agent.Record) bool { return rec.Name == name })
+}
