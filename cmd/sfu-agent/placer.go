@@ -84,7 +84,7 @@ func openScope(ctx context.Context, slice, prefix string, log *slog.Logger) (*ch
 	if err != nil {
 		return nil, err
 	}
-	systemd := systemd1.New(bus, systemd1.Config{Log: log})
+	systemd := systemd1.New(bus, systemd1.Options{Log: log})
 	placer, err := scope.New(systemd, scope.Config{Prefix: prefix, Slice: slice, Log: log})
 	if err != nil {
 		systemd.Close()
@@ -103,7 +103,8 @@ func openSubtree(ctx context.Context, prefix string, log *slog.Logger) (*chosenP
 }
 
 func openProcess(prefix string, log *slog.Logger) *chosenPlacer {
-	return &chosenPlacer{Placer: process.New(process.Config{Prefix: prefix, Log: log}), name: "process"}
+	placer := process.New(process.Config{Prefix: prefix, Log: log})
+	return &chosenPlacer{Placer: placer, name: process.Name, done: []func() error{placer.Close}}
 }
 
 // collectors are the placer's own metrics.

@@ -94,7 +94,7 @@ func probeSystemd(ctx context.Context) capability {
 		return c
 	}
 	defer bus.Close()
-	systemd := systemd1.New(bus, systemd1.Config{})
+	systemd := systemd1.New(bus, systemd1.Options{})
 	defer systemd.Close()
 	version, err := systemd.Version(ctx)
 	if err != nil {
