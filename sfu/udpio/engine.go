@@ -1,0 +1,84 @@
+package udpio
+
+import (
+	"fmt"
+	"strings"
+)
+
+// An engine sends messages in one way. It is used by one goroutine.
+type engine interface {
+	// send hands the first messages to the kernel with one system call. It
+	// returns how many left, at least one if err is nil, and otherwise why the
+	// next one did not. It may wait for room in the socket's buffer until the
+	// socket expires. It keeps nothing of messages.
+	send(messages []message) (n int, err error)
+}
+
+// A message is what one destination gets with one send: a datagram, or a train.
+type message struct {
+	dest  *destination
+	parts [][]byte // the datagrams; more than one are a train
+}
+
+// maxMessages is how many messages an engine is given at once.
+const maxMessages = 64
+
+// A rung is one way to send.
+type rung struct {
+	name   string
+	trains bool // understands messages of more than one part
+	own    bool // works on a socket that Go's netpoller does not know
+	have   []func(*Prober) error
+	open   func(*socket) (engine, error)
+}
+
+// rungs lists the ways to send, the best first. The last one always works.
+func rungs() []rung {
+	return []rung{
+		{name: "gso", trains: true, own: true, have: []func(*Prober) error{(*Prober).HaveSegment, (*Prober).HaveSendmmsg}, open: openMmsg},
+		{name: "sendmsg-gso", trains: true, own: true, have: []func(*Prober) error{(*Prober).HaveSegment}, open: openMsg},
+		{name: "mmsg", own: true, have: []func(*Prober) error{(*Prober).HaveSendmmsg}, open: openMmsg},
+		{name: "writebatch", have: []func(*Prober) error{(*Prober).HaveSendmmsg}, open: openWriteBatch},
+		{name: "plain", open: openPlain},
+	}
+}
+
+// Rungs returns the names that Config.Rung takes besides "auto", the best way
+// to send first.
+func Rungs() []string {
+	var names []string
+	for _, r := range rungs() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// choose returns the rung to use and those below it, and why none above.
+func choose(name string, prober *Prober) (ladder []rung, why string, err error) {
+	all := rungs()
+	var missing []string
+	for i, r := range all {
+		if name != "auto" && name != r.name {
+			continue
+		}
+		err := r.missing(prober)
+		if err == nil {
+			return all[i:], strings.Join(missing, "; "), nil
+		}
+		if name == r.name {
+			return nil, "", fmt.Errorf("rung %s: %w", name, err)
+		}
+		missing = append(missing, fmt.Sprintf("%s: %v", r.name, err))
+	}
+	return nil, "", fmt.Errorf("no rung %q: want auto or one of %s", name, strings.Join(Rungs(), ", "))
+}
+
+// missing is what the host lacks for the rung.
+func (r rung) missing(prober *Prober) error {
+	for _, have := range r.have {
+		if err := have(prober); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package udpio
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// retryAfter is how long a rung or a train that was refused is not tried again.
+const retryAfter = time.Minute
+
+// errTrain is why a rung without trains does not send one.
+var errTrain = errors.New("rung has no trains")
+
+// A ladder is an engine that goes down a rung when the one it stands on proves
+// impossible, and comes back later to try again.
+type ladder struct {
+	socket   *socket
+	counters *counters
+	log      *slog.Logger
+	why      string // why the chosen rung is not a better one
+
+	rungs   []rung // the chosen one and those below it
+	engines []engine
+	at      int       // in rungs
+	again   time.Time // when to try the chosen rung again, or to look for a lower one
+	told    bool      // a refused train was logged
+	state   atomic.Pointer[standing]
+}
+
+// standing is where a ladder stands, and why not higher.
+type standing struct{ rung, why string }
+
+func newLadder(s *socket, c *counters, rungs []rung, why string, log *slog.Logger) (*ladder, error) {
+	l := &ladder{socket: s, counters: c, log: log, why: why, rungs: rungs, engines: make([]engine, len(rungs))}
+	if err := l.stand(0, why); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// stand takes its place on a rung.
+func (l *ladder) stand(at int, why string) error {
+	if l.engines[at] == nil {
+		e, err := l.rungs[at].open(l.socket)
+		if err != nil {
+			return fmt.Errorf("open rung %s: %w", l.rungs[at].name, err)
+		}
+		l.engines[at] = e
+	}
+	l.at = at
+	l.state.Store(&standing{l.rungs[at].name, why})
+	return nil
+}
+
+func (l *ladder) trains() bool { return l.rungs[l.at].trains }
+
+// send is engine.send with the rung it stands on, or the first below that can.
+func (l *ladder) send(messages []message) (int, error) {
+	if !l.trains() {
+		if messages = singles(messages); len(messages) == 0 {
+			return 0, errTrain
+		}
+	}
+	n, err := l.engines[l.at].send(messages)
+	if n <= 0 && impossible(err) && len(messages[0].parts) == 1 && l.descend(messages[:1], err) {
+		return 1, nil
+	}
+	return max(n, 0), err
+}
+
+// singles returns the messages before the first train.
+func singles(messages []message) []message {
+	for i, m := range messages {
+		if len(m.parts) > 1 {
+			return messages[:i]
+		}
+	}
+	return messages
+}
+
+// impossible reports whether an error may be about the system call, not about
+// the datagram: a filter installed since, or a kernel without it. EPERM may as
+// well come from a packet filter; another rung tells.
+func impossible(err error) bool {
+	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// descend goes down to the first rung that can send the message, and reports
+// whether one did. It looks only once in a while.
+func (l *ladder) descend(one []message, cause error) bool {
+	if time.Now().Before(l.again) {
+		return false
+	}
+	l.again = time.Now().Add(retryAfter)
+	was, before := l.at, l.state.Load().why
+	why := fmt.Sprintf("%s: %v while sending", l.rungs[was].name, cause)
+	for at := was + 1; at < len(l.rungs); at++ {
+		if l.stand(at, why) != nil {
+			continue
+		}
+		if n, _ := l.engines[at].send(one); n > 0 {
+			l.counters.demotions.Add(1)
+			l.log.Warn("UDP send path demoted", "from", l.rungs[was].name, "to", l.rungs[at].name, "cause", cause)
+			return true
+		}
+	}
+	l.stand(was, before) // it was opened before, so it does not fail
+	return false
+}
+
+// retry returns to the chosen rung when its time has come.
+func (l *ladder) retry() {
+	if l.at > 0 && !time.Now().Before(l.again) {
+		l.stand(0, l.why) // it was opened before, so it does not fail
+	}
+}
+
+// trainRefused notes that a train did not leave but its first datagram did:
+// this route has no trains, or none of datagrams of this length.
+func (l *ladder) trainRefused(m message, cause error) {
+	if errors.Is(cause, errTrain) {
+		return
+	}
+	limits := trainLimits{until: time.Now().Add(retryAfter)}
+	if errors.Is(cause, unix.EMSGSIZE) {
+		limits.segment = len(m.parts[0]) - 1
+	}
+	m.dest.trains = limits
+	l.counters.demotions.Add(1)
+	if !l.told {
+		l.told = true
+		l.log.Warn("UDP trains refused, sending singly; told once", "destination", m.dest.addr, "bytes", len(m.parts[0]), "cause", cause)
+	}
+}

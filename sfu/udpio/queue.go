@@ -1,0 +1,211 @@
+package udpio
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	chunkBytes      = 64 << 10 // a datagram is smaller
+	maxDatagram     = 65507    // the longest UDP payload over IPv4
+	maxDestinations = 8192
+	maxFreeChunks   = 64
+)
+
+// A queue holds the datagrams that wait to be sent. Those that wait together
+// are a batch; while the writer sends one the next one fills.
+type queue struct {
+	socket         *socket
+	wake           chan struct{} // holds one token when the filling batch may have something
+	maxChunks      int
+	maxDestination int
+
+	mu           sync.Mutex
+	closed       bool
+	turn         uint64 // of the filling batch
+	filling      *batch
+	spare        *batch
+	destinations map[netip.AddrPort]*destination
+	free         [][]byte
+	chunks       int // in use
+}
+
+// A destination is what is known of an address that was written to.
+type destination struct {
+	addr netip.AddrPort
+	to   sockaddr
+
+	// The queue's: place in the filling batch, if turn is that batch's.
+	turn  uint64
+	place int32
+
+	trains trainLimits // the writer's
+}
+
+// A batch is datagrams grouped by destination, each group in order.
+type batch struct {
+	groups  []group
+	packets []packet
+	chunks  [][]byte // the last one is being filled
+	room    []byte   // of the last chunk
+}
+
+type group struct {
+	dest       *destination
+	head, tail int32 // in packets
+	bytes      int
+}
+
+type packet struct {
+	data []byte
+	next int32 // of the same group; -1 is the end
+}
+
+func newQueue(maxBytes, maxDestination int, s *socket) *queue {
+	return &queue{
+		socket:         s,
+		wake:           make(chan struct{}, 1),
+		maxChunks:      max(maxBytes/chunkBytes, 2),
+		maxDestination: maxDestination,
+		turn:           1,
+		filling:        &batch{},
+		spare:          &batch{},
+		destinations:   make(map[netip.AddrPort]*destination),
+	}
+}
+
+// write appends a copy of b, or says why it was dropped.
+func (q *queue) write(b []byte, to netip.AddrPort) (dropReason, error) {
+	if len(b) > maxDatagram {
+		return dropNone, unix.EMSGSIZE
+	}
+	if to.Addr().Is4In6() {
+		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return dropNone, net.ErrClosed
+	}
+	d := q.destinations[to]
+	if d == nil {
+		var err error
+		if d, err = q.add(to); d == nil {
+			return dropQueue, err
+		}
+	}
+	return q.append(d, b), nil
+}
+
+func (q *queue) append(d *destination, b []byte) dropReason {
+	f := q.filling
+	if d.turn == q.turn && f.groups[d.place].bytes+len(b) > q.maxDestination {
+		return dropDestination
+	}
+	if len(f.room) < len(b) && !q.extend(f) {
+		return dropQueue
+	}
+	if len(f.packets) == 0 {
+		q.signal()
+	}
+	n := copy(f.room, b)
+	f.add(d, f.room[:n:n], q.turn)
+	f.room = f.room[n:]
+	return dropNone
+}
+
+func (f *batch) add(d *destination, data []byte, turn uint64) {
+	n := int32(len(f.packets))
+	f.packets = append(f.packets, packet{data: data, next: -1})
+	if d.turn != turn {
+		d.turn, d.place = turn, int32(len(f.groups))
+		f.groups = append(f.groups, group{dest: d, head: n, tail: n, bytes: len(data)})
+		return
+	}
+	g := &f.groups[d.place]
+	f.packets[g.tail].next = n
+	g.tail = n
+	g.bytes += len(data)
+}
+
+// extend gives the batch another chunk.
+func (q *queue) extend(f *batch) bool {
+	if q.chunks == q.maxChunks {
+		return false
+	}
+	q.chunks++
+	var chunk []byte
+	if n := len(q.free); n > 0 {
+		chunk, q.free = q.free[n-1], q.free[:n-1]
+	} else {
+		chunk = make([]byte, chunkBytes)
+	}
+	f.chunks = append(f.chunks, chunk)
+	f.room = chunk
+	return true
+}
+
+// add makes a destination known. When there are too many, those that have
+// nothing waiting are forgotten; if that does not help there is none.
+func (q *queue) add(to netip.AddrPort) (*destination, error) {
+	sa, err := q.socket.sockaddr(to)
+	if err != nil {
+		return nil, err
+	}
+	if len(q.destinations) >= maxDestinations {
+		maps.DeleteFunc(q.destinations, func(_ netip.AddrPort, d *destination) bool { return d.turn != q.turn })
+		if len(q.destinations) >= maxDestinations {
+			return nil, nil
+		}
+	}
+	d := &destination{addr: to, to: sa}
+	q.destinations[to] = d
+	return d, nil
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the batch that has filled, nil if there is nothing, and whether
+// the queue is closed. The writer gives the batch back with release.
+func (q *queue) take() (b *batch, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.filling.packets) == 0 {
+		return nil, q.closed
+	}
+	b, q.filling, q.spare = q.filling, q.spare, nil
+	q.turn++
+	return b, q.closed
+}
+
+func (q *queue) release(b *batch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.chunks -= len(b.chunks)
+	for _, chunk := range b.chunks {
+		if len(q.free) < maxFreeChunks {
+			q.free = append(q.free, chunk)
+		}
+	}
+	clear(b.groups)
+	clear(b.packets)
+	clear(b.chunks)
+	*b = batch{groups: b.groups[:0], packets: b.packets[:0], chunks: b.chunks[:0]}
+	q.spare = b
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.signal()
+}

@@ -1,0 +1,50 @@
+package udpio
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+// A receiver reads datagrams in one way.
+type receiver interface {
+	// read waits for a datagram and copies it into b, as much as fits.
+	read(b []byte) (n int, from netip.AddrPort, err error)
+	setDeadline(t time.Time) error
+	// close ends waiting reads and returns when none runs any more, or leaves
+	// that to the close of the socket, which follows.
+	close() error
+}
+
+// openReceiver takes the best way to receive that goes with the rung, and says
+// what it is.
+func openReceiver(s *socket, r rung, prober *Prober, c *counters) (rx receiver, name string, err error) {
+	if !r.own || prober.HaveRecvmmsg() != nil {
+		conn, err := s.netConn()
+		return plainReceiver{conn, c}, "plain", err
+	}
+	gro := prober.HaveGRO() == nil && s.setGRO() == nil
+	rx, err = newMmsgReceiver(s, c)
+	if gro {
+		return rx, "mmsg-gro", err
+	}
+	return rx, "mmsg", err
+}
+
+// plainReceiver reads with Go's net.
+type plainReceiver struct {
+	conn     *net.UDPConn
+	counters *counters
+}
+
+func (r plainReceiver) read(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := r.conn.ReadFromUDPAddrPort(b)
+	if err != nil {
+		return 0, from, err.(*net.OpError).Err
+	}
+	r.counters.received(1, n)
+	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), nil
+}
+
+func (r plainReceiver) setDeadline(t time.Time) error { return r.conn.SetReadDeadline(t) }
+func (r plainReceiver) close() error                  { return nil } // the socket closes conn

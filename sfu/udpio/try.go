@@ -1,0 +1,149 @@
+package udpio
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tryTimeout bounds the wait for a datagram over loopback.
+const tryTimeout = 200 * time.Millisecond
+
+// unsupported is a conclusive no.
+func unsupported(what string, cause error) error {
+	return fmt.Errorf("%s: %w: %w", what, errors.ErrUnsupported, cause)
+}
+
+// trySyscall calls a system call on no socket: EBADF says it is there.
+func trySyscall(name string, number uintptr) error {
+	const none = ^uintptr(0)
+	_, _, errno := unix.Syscall6(number, none, 0, 0, 0, 0, 0)
+	switch errno {
+	case unix.EBADF:
+		return nil
+	case unix.ENOSYS, unix.EPERM, unix.EACCES:
+		return unsupported(name, errno)
+	}
+	return fmt.Errorf("%s: unexpected answer: %w", name, errno)
+}
+
+// tryOption tells what an error from a UDP socket option means.
+func tryOption(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOPROTOOPT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
+		return unsupported(name, err)
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+func trySegment() error {
+	const name = "UDP_SEGMENT"
+	from, to, err := loopback()
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer from.close()
+	defer to.close()
+	if _, err := unix.GetsockoptInt(from.fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
+		return tryOption(name, err)
+	}
+	parts, err := sendTrain(from, to)
+	if err != nil {
+		return unsupported(name, err)
+	}
+	buf := make([]byte, receiveBytes)
+	for i, want := range parts {
+		n, _, err := receiveOne(to, buf)
+		if err != nil {
+			return fmt.Errorf("%s: receive datagram %d of a train: %w", name, i, err)
+		}
+		if !bytes.Equal(buf[:n], want) {
+			return unsupported(name, fmt.Errorf("datagram %d of a train arrived changed", i))
+		}
+	}
+	return nil
+}
+
+func tryGRO() error {
+	const name = "UDP_GRO"
+	from, to, err := loopback()
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer from.close()
+	defer to.close()
+	if err := to.setGRO(); err != nil {
+		return tryOption(name, err)
+	}
+	parts, err := sendTrain(from, to)
+	if err != nil {
+		return nil // without trains nothing more can be tried
+	}
+	buf := make([]byte, receiveBytes)
+	n, segment, err := receiveOne(to, buf)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: receive a train: %w", name, err)
+	case segment == 0 && n == len(parts[0]): // taken apart on the way, which is fine
+		return nil
+	case segment != len(parts[0]) || !bytes.Equal(buf[:n], bytes.Join(parts, nil)):
+		return unsupported(name, fmt.Errorf("a train of %d arrived as %d bytes of %d", len(parts[0]), n, segment))
+	}
+	return nil
+}
+
+// loopback returns two sockets that reach each other.
+func loopback() (from, to *socket, err error) {
+	for _, ip := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+		if from, err = openSocket(netip.AddrPortFrom(ip, 0)); err != nil {
+			continue
+		}
+		if to, err = openSocket(netip.AddrPortFrom(ip, 0)); err == nil {
+			return from, to, nil
+		}
+		from.close()
+	}
+	return nil, nil, err
+}
+
+// sendTrain sends three datagrams, the last one shorter, as one.
+func sendTrain(from, to *socket) (parts [][]byte, err error) {
+	for i, n := range []int{1200, 1200, 700} {
+		parts = append(parts, bytes.Repeat([]byte{byte('a' + i)}, n))
+	}
+	sa, err := encode(to.local, from.family)
+	if err != nil {
+		return nil, err
+	}
+	e, err := openMsg(from)
+	if err != nil {
+		return nil, err
+	}
+	_, err = e.send([]message{{dest: &destination{addr: to.local, to: sa}, parts: parts}})
+	return parts, err
+}
+
+// receiveOne waits for one message, and returns its length and what UDP_GRO
+// says of its datagrams.
+func receiveOne(s *socket, buf []byte) (n, segment int, err error) {
+	ready, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, int(tryTimeout.Milliseconds()))
+	if err != nil {
+		return 0, 0, os.NewSyscallError("poll", err)
+	}
+	if ready == 0 {
+		return 0, 0, os.ErrDeadlineExceeded
+	}
+	control := make([]byte, receiveControl)
+	n, m, _, _, err := unix.Recvmsg(s.fd, buf, control, 0)
+	if err != nil {
+		return 0, 0, os.NewSyscallError("recvmsg", err)
+	}
+	return n, segmentSize(control[:m]), nil
+}
