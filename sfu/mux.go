@@ -1,0 +1,54 @@
+package sfu
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+	"github.com/pion/transport/v4/stdnet"
+)
+
+// udpMux is pion's mux over the one socket, with the host candidates fixed once
+// instead of read from the interfaces for every session.
+type udpMux struct {
+	*ice.UDPMuxDefault
+	candidates  []net.Addr
+	unspecified bool // bound to 0.0.0.0 or [::]
+}
+
+// newUDPMux serves all sessions from conn, which it closes with itself. Its
+// candidates are advertise with conn's port; without any, conn's own address,
+// and where that is unspecified, those of the interfaces.
+func newUDPMux(conn net.PacketConn, advertise []netip.Addr, log logging.LeveledLogger) (*udpMux, error) {
+	local, ok := conn.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return nil, fmt.Errorf("local address %v is not UDP", conn.LocalAddr())
+	}
+	m := &udpMux{unspecified: local.IP.IsUnspecified()}
+	for _, a := range advertise {
+		m.candidates = append(m.candidates, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.Unmap(), uint16(local.Port))))
+	}
+	network, err := stdnet.NewNet()
+	if err != nil {
+		return nil, fmt.Errorf("list network interfaces: %w", err)
+	}
+	m.UDPMuxDefault = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: log, Net: network})
+	if len(m.candidates) == 0 {
+		m.candidates = m.UDPMuxDefault.GetListenAddresses()
+	}
+	return m, nil
+}
+
+// GetListenAddresses returns the host candidates.
+func (m *udpMux) GetListenAddresses() []net.Addr { return m.candidates }
+
+// GetConn returns the datagrams for ufrag. candidate tells but the family: all
+// candidates are reached through the one socket.
+func (m *udpMux) GetConn(ufrag string, candidate net.Addr) (net.PacketConn, error) {
+	if !m.unspecified {
+		candidate = m.LocalAddr()
+	}
+	return m.UDPMuxDefault.GetConn(ufrag, candidate)
+}

@@ -1,0 +1,263 @@
+package sfu
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/webrtc/v4"
+)
+
+// Why a session ended.
+var (
+	errLeft       = errors.New("the client left")
+	errEvicted    = errors.New("replaced by a new publisher")
+	errHandshake  = errors.New("ICE and DTLS did not complete in time")
+	errTransport  = errors.New("the client is gone")
+	errOtherCodec = errors.New("the new publisher uses another codec")
+)
+
+// A Session is one client in one room. Its goroutines end with it.
+type Session struct {
+	server *Server
+	id     string
+	room   string
+	role   Role
+	began  time.Time // arrival of the offer
+
+	pc     *webrtc.PeerConnection
+	offer  *offer
+	chosen []format // of each m-section
+	downs  []*downTrack
+
+	ctx       context.Context // ends, with the cause, when the session is to end
+	end       context.CancelCauseFunc
+	connected chan struct{}
+	once      sync.Once // closes connected
+	done      chan struct{}
+
+	// ice is the current ICE session; update serialises its changes.
+	update sync.Mutex
+	local  ICE
+	remote ICE
+
+	mu     sync.Mutex // guards the next two, and that work is not added to once closed
+	ups    []*upTrack
+	closed bool
+	work   sync.WaitGroup
+}
+
+func newSession(server *Server, room string, role Role, o *offer, began time.Time) *Session {
+	s := &Session{
+		server: server, id: server.prefix + rand.Text(), room: room, role: role, began: began, offer: o, remote: o.ice,
+		connected: make(chan struct{}), done: make(chan struct{}),
+	}
+	s.ctx, s.end = context.WithCancelCause(context.Background())
+	return s
+}
+
+// ID is unguessable and unique over all servers with different SessionPrefix.
+func (s *Session) ID() string { return s.id }
+
+// Room is the name of the session's room.
+func (s *Session) Room() string { return s.room }
+
+// Role is what the client does in the room.
+func (s *Session) Role() Role { return s.role }
+
+// Done is closed when nothing of the session is left.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Close ends the session and returns when nothing of it is left.
+func (s *Session) Close() {
+	s.end(errLeft)
+	<-s.done
+}
+
+// ICE returns the server's side of the current ICE session. Its Ufrag names
+// that ICE session.
+func (s *Session) ICE() ICE {
+	s.update.Lock()
+	defer s.update.Unlock()
+	return s.local
+}
+
+// UpdateICE takes what a client says about its side of ICE: more candidates of
+// the current ICE session, or new credentials, which restart ICE (RFC 9725,
+// section 4.3). current names the ICE session the client means by the server's
+// Ufrag, and is empty if any will do; another than the current one is
+// ErrICESession. After a restart, local is the server's new side; without one
+// it is nil. On an error the session and its ICE session go on as they were.
+func (s *Session) UpdateICE(ctx context.Context, current string, remote ICE) (local *ICE, err error) {
+	s.update.Lock()
+	defer s.update.Unlock()
+	if current != "" && current != s.local.Ufrag {
+		return nil, ErrICESession
+	}
+	if err := remote.checkCandidates(); err != nil {
+		return nil, err
+	}
+	if remote.Ufrag == "" && remote.Pwd == "" || remote.Ufrag == s.remote.Ufrag && remote.Pwd == s.remote.Pwd {
+		return nil, nil // a lite agent waits for the client's checks, whatever its candidates
+	}
+	if err := remote.check(); err != nil {
+		return nil, err
+	}
+	return s.restartICE(ctx, remote)
+}
+
+func (s *Session) restartICE(ctx context.Context, remote ICE) (*ICE, error) {
+	if s.ctx.Err() != nil {
+		return nil, ErrSessionClosed
+	}
+	description, err := s.offer.describe(s.role, s.chosen, remote)
+	if err != nil {
+		return nil, fmt.Errorf("restart ICE: %w", err)
+	}
+	d, err := answer(ctx, s.pc, description)
+	if err != nil {
+		return nil, fmt.Errorf("restart ICE: %w", err)
+	}
+	s.remote, s.local = remote, iceOf(d)
+	return &s.local, nil
+}
+
+// negotiate makes the PeerConnection and answers the offer.
+func (s *Session) negotiate(ctx context.Context) (string, error) {
+	settings := s.server.settings
+	if s.role == Viewer {
+		settings.BufferFactory = s.newBuffer
+	}
+	pc, err := newPeerConnection(s.role, s.chosen, settings, s.server.certificate)
+	if err != nil {
+		return "", err
+	}
+	s.pc = pc
+	pc.OnTrack(s.onTrack)
+	pc.OnConnectionStateChange(s.onState)
+	for _, d := range s.downs {
+		if _, err := pc.AddTransceiverFromTrack(d, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly}); err != nil {
+			return "", fmt.Errorf("add track: %w", err)
+		}
+	}
+	description, err := s.offer.describe(s.role, s.chosen, s.offer.ice)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnusable, err)
+	}
+	d, err := answer(ctx, pc, description)
+	if err != nil {
+		return "", err
+	}
+	s.update.Lock()
+	s.local = iceOf(d)
+	s.update.Unlock()
+	text, err := d.Marshal()
+	return string(text), err
+}
+
+func (s *Session) onState(state webrtc.PeerConnectionState) {
+	switch state {
+	case webrtc.PeerConnectionStateConnected:
+		s.once.Do(func() { close(s.connected) })
+	case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
+		s.end(errTransport)
+	}
+}
+
+// onTrack starts the reading of a publisher's track. A second one of the same
+// kind is none that was negotiated.
+func (s *Session) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	for _, u := range s.upTracks() {
+		if u.slot.format.kind() == remote.Kind() && u.ssrc.CompareAndSwap(0, uint32(remote.SSRC())) {
+			s.start(func() { u.read(remote) })
+			s.start(func() { u.readRTCP(receiver) })
+			return
+		}
+	}
+}
+
+func (s *Session) setUps(ups []*upTrack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ups = ups
+}
+
+func (s *Session) upTracks() []*upTrack {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ups
+}
+
+// startUps runs what asks a connected publisher for key frames.
+func (s *Session) startUps() {
+	for _, u := range s.upTracks() {
+		if u.keyFrames != nil {
+			s.start(func() { u.keyFrames.run(s.ctx) })
+		}
+	}
+}
+
+// start runs f in a goroutine of the session, unless the session is closing.
+func (s *Session) start(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.work.Go(f)
+	}
+}
+
+// run is the life of a session whose offer has been answered.
+func (s *Session) run() {
+	defer close(s.done)
+	result := joinFailed
+	timeout := time.NewTimer(s.server.handshake)
+	defer timeout.Stop()
+	select {
+	case <-s.connected:
+		result = joinOK
+	case <-timeout.C:
+		s.end(errHandshake)
+	case <-s.ctx.Done():
+	}
+	s.server.count.joins[result].Add(1)
+	if result == joinOK {
+		s.server.attach(s)
+		<-s.ctx.Done()
+	}
+	s.tearDown()
+}
+
+// tearDown leaves the room and waits for all that the session started.
+func (s *Session) tearDown() {
+	s.server.detach(s)
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	if s.pc != nil {
+		if err := s.pc.GracefulClose(); err != nil {
+			s.server.log.Debug("close PeerConnection", "session", s.id, "error", err)
+		}
+	}
+	s.work.Wait()
+	s.server.forget(s)
+	s.server.log.Info("session ended", "session", s.id, "room", s.room, "role", s.role, "cause", context.Cause(s.ctx))
+}
+
+// stale says whether the client was silent for long enough to lose its place.
+func (s *Session) stale() bool {
+	select {
+	case <-s.connected:
+		return s.pc.ICEConnectionState() == webrtc.ICEConnectionStateDisconnected
+	default:
+		return false
+	}
+}
+
+func (s *Session) writeRTCP(packets ...rtcp.Packet) {
+	// An error is a transport that is closing; there is no one to tell.
+	_ = s.pc.WriteRTCP(packets)
+}
