@@ -210,6 +210,9 @@ func (c *Client) publish(d *dialing, l, old *link, err error) {
 		}
 		return
 	}
+	if l == old {
+		return
+	}
 	for _, w := range watches {
 		w.Changed()
 	}
