@@ -91,13 +91,11 @@ func (h *nativeHost) workers(t *testing.T) []agent.Worker {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var answer struct {
-		Workers []agent.Worker `json:"workers"`
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
+	var workers []agent.Worker
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&workers); err != nil {
 		t.Fatal(err)
 	}
-	return answer.Workers
+	return workers
 }
 
 // roomWorker is the worker that has a room.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,21 +62,24 @@ func choosePlacer(ctx context.Context, o *runOptions, prefix string, recorded []
 		p.why = why
 		return p, nil
 	}
-	var reasons []error
+	var reasons []string
 	for _, name := range []string{"scope", "subtree", "process"} {
 		p, err := open[name]()
 		if err != nil {
-			reasons = append(reasons, fmt.Errorf("no %s: %w", name, err))
+			reasons = append(reasons, "no "+name+": "+oneLine(err))
 			continue
 		}
 		p.why = "the best this host has"
 		if len(reasons) > 0 {
-			p.why = errors.Join(reasons...).Error()
+			p.why = strings.Join(reasons, "; ")
 		}
 		return p, nil
 	}
-	return nil, errors.Join(reasons...)
+	return nil, errors.New(strings.Join(reasons, "; "))
 }
+
+// oneLine is a joined error on one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func openScope(ctx context.Context, slice, prefix string, log *slog.Logger) (*chosenPlacer, error) {
 	ctx, cancel := context.WithTimeout(ctx, busLimit)

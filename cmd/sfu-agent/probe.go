@@ -89,7 +89,7 @@ func probeSystemd(ctx context.Context) capability {
 	c := capability{Area: "systemd", Name: "scopes", Tried: "asked systemd for its version over D-Bus", Verdict: "no"}
 	bus, err := dbusx.Open(ctx, dbusx.Options{})
 	if err != nil {
-		c.Detail = err.Error()
+		c.Detail = oneLine(err)
 		c.Remedy = "boot with systemd and D-Bus to keep workers over restarts of the agent; not required"
 		return c
 	}
@@ -112,7 +112,7 @@ func probeCgroups() capability {
 	case err == nil:
 		c.Verdict, c.Detail = "yes", host.String()
 	case errors.Is(err, errors.ErrUnsupported):
-		c.Detail = err.Error()
+		c.Detail = oneLine(err)
 		c.Remedy = "boot with systemd.unified_cgroup_hierarchy=1 for limits per worker"
 	default:
 		c.Verdict, c.Detail = "unknown", err.Error()

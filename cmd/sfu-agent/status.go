@@ -74,15 +74,13 @@ func fetch(ctx context.Context, url, token string) ([]byte, error) {
 }
 
 func printStatus(w io.Writer, body []byte) error {
-	var answer struct {
-		Workers []agent.Worker `json:"workers"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
+	var workers []agent.Worker
+	if err := json.Unmarshal(body, &workers); err != nil {
 		return fmt.Errorf("read the agent's answer: %w", err)
 	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "WORKER\tSTATE\tSINCE\tPID\tWHERE\tUDP\tRUNG\tROOMS\tVIEWERS\tRESTARTS\tLAST EXIT")
-	for _, k := range answer.Workers {
+	for _, k := range workers {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t", k.ID, k.State, time.Since(k.Since).Round(time.Second), orDash(k.PID), where(k))
 		rooms, viewers, udp, rung := 0, 0, "-", "-"
 		if k.Status != nil {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -108,14 +107,14 @@ func work(ctx context.Context, o *workerOptions, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	server, err := sfu.New(sfu.Config{Conn: conn, Advertise: advertise, SessionPrefix: o.sessionPrefix, Log: log})
 	if err != nil {
+		conn.Close()
 		return err
 	}
-	w := &worker{name: o.name, started: time.Now(), conn: conn, sfu: server, sandbox: sandbox()}
+	w := &worker{name: o.name, started: time.Now(), conn: conn, sfu: server, advertise: o.advertise, sandbox: sandbox()}
 	face := &http.Server{
-		Handler:           w.handler(log),
+		Handler:           w.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -162,25 +161,63 @@ func controlListener(o *workerOptions) (net.Listener, error) {
 
 // worker gives control the account that sfu and udpio keep.
 type worker struct {
-	name     string
-	started  time.Time
-	conn     *udpio.Conn
-	sfu      *sfu.Server
-	sandbox  []string
-	draining atomic.Bool
+	name      string
+	started   time.Time
+	conn      *udpio.Conn
+	sfu       *sfu.Server
+	sandbox   []string
+	advertise []string
 }
 
-func (w *worker) handler(log *slog.Logger) http.Handler {
+func (w *worker) handler() http.Handler {
 	mux := http.NewServeMux()
-	media := whip.New(w.sfu, whip.Config{Log: log})
+	media := whip.New(w.sfu)
 	mux.Handle("/whip/", media)
 	mux.Handle("/whep/", media)
 	mux.Handle("/", control.Handler(w))
 	return mux
 }
 
-func (w *worker) Drain()   { w.draining.Store(true); w.sfu.Drain() }
-func (w *worker) Undrain() { w.draining.Store(false); w.sfu.Undrain() }
+func (w *worker) Drain()   { w.sfu.SetDraining(true) }
+func (w *worker) Undrain() { w.sfu.SetDraining(false) }
+
+func (w *worker) Status() control.Status {
+	media, udp := w.sfu.Stats(), w.conn.Stats()
+	s := control.Status{
+		Name: w.name, PID: os.Getpid(), Version: version(), State: control.StateReady, Started: w.started, Sandbox: w.sandbox,
+		UDP:        control.UDP{Address: w.conn.LocalAddr().String(), Advertise: w.advertise, Rung: udp.Rung, Why: udp.Why},
+		Rooms:      make([]control.Room, len(media.Rooms)),
+		Counters:   counters(media.Counters, udp),
+		FirstFrame: control.Histogram(media.FirstFrame),
+	}
+	if media.Draining {
+		s.State = control.StateDraining
+	}
+	for i, r := range media.Rooms {
+		s.Rooms[i] = control.Room{Name: r.Name, Since: r.Since, Publisher: r.Publisher, Viewers: r.Viewers, Tracks: make([]control.Track, len(r.Tracks))}
+		for j, t := range r.Tracks {
+			s.Rooms[i].Tracks[j] = control.Track(t)
+		}
+	}
+	return s
+}
+
+// counters joins what the SFU and its socket count. The socket's drops carry
+// its name.
+func counters(media sfu.Counters, udp udpio.Stats) control.Counters {
+	drops := media.Drops
+	if drops == nil {
+		drops = make(map[string]uint64)
+	}
+	for reason, n := range udp.Drops {
+		drops["udp-"+reason] = n
+	}
+	return control.Counters{
+		PacketsIn: media.PacketsIn, BytesIn: media.BytesIn, PacketsOut: media.PacketsOut, BytesOut: media.BytesOut,
+		Drops: drops, NACKs: media.NACKs, Retransmits: media.Retransmits, PLIs: media.PLIs, Joins: media.Joins,
+		UDPPacketsIn: udp.PacketsIn, UDPPacketsOut: udp.PacketsOut, UDPBatches: udp.BatchesOut,
+	}
+}
 
 // sandbox lists what confines this process, from /proc/self/status.
 func sandbox() []string {
