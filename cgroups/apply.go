@@ -1,0 +1,204 @@
+package cgroups
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// cpuPeriod is the period of cpu.max in microseconds: the kernel's own default.
+const cpuPeriod = 100000
+
+// setting is one limit as a file.
+type setting struct {
+	file  string
+	value string
+	unset bool // no limit: the file may be missing
+	same  func(have, want string) bool
+}
+
+// settings is what l is in files, in the order of writing.
+func (l Limits) settings() []setting {
+	return []setting{
+		{"cpu.weight", decimal(orElse(l.CPUWeight, 100)), l.CPUWeight == 0, equal},
+		{"cpu.max", cpuMax(l.CPUQuota), l.CPUQuota == 0, equal},
+		{"cpuset.cpus", l.AllowedCPUs, l.AllowedCPUs == "", sameCPUs},
+		{"memory.high", orMax(l.MemoryHigh), l.MemoryHigh == 0, samePages},
+		{"memory.max", orMax(l.MemoryMax), l.MemoryMax == 0, samePages},
+		{"pids.max", orMax(l.TasksMax), l.TasksMax == 0, equal},
+	}
+}
+
+// SetLimits writes all limits and reads them back. A limit of zero takes away
+// one that was set before. The error wraps errors.ErrUnsupported for a limit
+// whose controller the cgroup has not, and ErrNotApplied for one that reads
+// back otherwise; limits after it are written all the same.
+func (g Group) SetLimits(l Limits) error {
+	var errs []error
+	for _, s := range l.settings() {
+		err := g.set(s)
+		if s.unset && errors.Is(err, errors.ErrUnsupported) {
+			continue
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (g Group) set(s setting) error {
+	value := s.value
+	if value == "" {
+		value = "\n" // a write of nothing would not reach the kernel
+	}
+	if err := g.write(s.file, value); err != nil {
+		return err
+	}
+	data, err := g.read(s.file)
+	if err != nil {
+		return err
+	}
+	if have := string(bytes.TrimSpace(data)); !s.same(have, s.value) {
+		return fmt.Errorf("write %q to %s of %s: reads back %q: %w", s.value, s.file, g, have, ErrNotApplied)
+	}
+	return nil
+}
+
+// Limits reads the limits that are in force. Files the cgroup has not count as no limit.
+func (g Group) Limits() (Limits, error) {
+	var l Limits
+	for file, take := range map[string]func([]byte) error{
+		"cpu.weight":  into(&l.CPUWeight),
+		"cpu.max":     func(data []byte) (err error) { l.CPUQuota, err = parseCPUMax(data); return err },
+		"cpuset.cpus": func(data []byte) error { l.AllowedCPUs = string(bytes.TrimSpace(data)); return nil },
+		"memory.high": into(&l.MemoryHigh),
+		"memory.max":  into(&l.MemoryMax),
+		"pids.max":    into(&l.TasksMax),
+	} {
+		data, err := g.read(file)
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue
+		}
+		if err == nil {
+			err = take(data)
+		}
+		if err != nil {
+			return Limits{}, fmt.Errorf("read limits of %s: %s: %w", g, file, err)
+		}
+	}
+	return l, nil
+}
+
+// KillTogether sets memory.oom.group: an out-of-memory kill ends all processes
+// of the cgroup, for a worker in part is no worker.
+func (g Group) KillTogether() error { return g.write("memory.oom.group", "1") }
+
+func into(number *uint64) func([]byte) error {
+	return func(data []byte) (err error) {
+		*number, err = parseNumber(data)
+		return err
+	}
+}
+
+func cpuMax(percent uint64) string {
+	if percent == 0 {
+		return fmt.Sprintf("max %d", cpuPeriod)
+	}
+	return fmt.Sprintf("%d %d", percent*cpuPeriod/100, cpuPeriod)
+}
+
+// parseCPUMax returns cpu.max, "QUOTA PERIOD", in per cent; 0 is no limit.
+func parseCPUMax(data []byte) (uint64, error) {
+	fields := bytes.Fields(data)
+	if len(fields) != 2 {
+		return 0, errors.New("malformed value")
+	}
+	quota, err := parseNumber(fields[0])
+	if err != nil {
+		return 0, err
+	}
+	period, err := parseNumber(fields[1])
+	if err != nil {
+		return 0, err
+	}
+	if period == 0 || quota > 1<<32 { // no such quota, and it would overflow
+		return 0, errors.New("malformed value")
+	}
+	return quota * 100 / period, nil
+}
+
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func orElse(n, otherwise uint64) uint64 {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+func orMax(n uint64) string {
+	if n == 0 {
+		return "max"
+	}
+	return decimal(n)
+}
+
+func equal(have, want string) bool { return have == want }
+
+// samePages compares memory limits, which the kernel rounds down to whole pages.
+func samePages(have, want string) bool {
+	h, errH := strconv.ParseUint(have, 10, 64)
+	w, errW := strconv.ParseUint(want, 10, 64)
+	if errH != nil || errW != nil {
+		return have == want
+	}
+	page := uint64(os.Getpagesize())
+	return h/page == w/page
+}
+
+// sameCPUs compares CPU lists, which the kernel writes in its own way.
+func sameCPUs(have, want string) bool {
+	h, errH := parseCPUs(have)
+	w, errW := parseCPUs(want)
+	return errH == nil && errW == nil && slices.Equal(h, w)
+}
+
+// maxCPU bounds the CPU numbers of a list; Linux has at most 8192.
+const maxCPU = 8191
+
+// parseCPUs returns which CPUs a list such as "0-1,3" names, by number; the
+// last one is set.
+func parseCPUs(list string) ([]bool, error) {
+	var cpus []bool
+	list = strings.TrimSpace(list)
+	if list == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		to, err := strconv.ParseUint(last, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		if from > to || to > maxCPU {
+			return nil, fmt.Errorf("CPUs %s: not within 0-%d in order", part, maxCPU)
+		}
+		for uint64(len(cpus)) <= to {
+			cpus = append(cpus, false)
+		}
+		for cpu := from; cpu <= to; cpu++ {
+			cpus[cpu] = true
+		}
+	}
+	return cpus, nil
+}
