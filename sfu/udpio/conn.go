@@ -31,9 +31,9 @@ type Config struct {
 	// works here.
 	Rung string
 
-	// QueueBytes bounds the memory of all datagrams that wait to be sent,
-	// DestinationBytes that of one destination, so that none can crowd out the
-	// others. What does not fit is dropped and counted.
+	// QueueBytes bounds the memory of all datagrams that wait or are being
+	// sent, DestinationBytes what waits for one destination, so that none can
+	// crowd out the others. What does not fit is dropped and counted.
 	QueueBytes       int
 	DestinationBytes int
 
@@ -119,7 +119,7 @@ func (c *Conn) start(config Config, ladder []rung, why string) error {
 		return errors.Join(err, receiver.close())
 	}
 	c.receiver = receiver
-	c.queue = newQueue(config.QueueBytes, config.DestinationBytes, c.socket)
+	c.queue = newQueue(config.QueueBytes, config.DestinationBytes, c.socket.family)
 	c.writer = startWriter(c.queue, &c.counters, sends)
 	logStart(config.Log, c.socket.local, ladder[0].name, why, receives, buffers)
 	return nil

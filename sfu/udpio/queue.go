@@ -13,15 +13,17 @@ const (
 	chunkBytes      = 64 << 10 // a datagram is smaller
 	maxDatagram     = 65507    // the longest UDP payload over IPv4
 	maxDestinations = 8192
-	maxFreeChunks   = 64
+	maxFreeChunks   = 64  // kept for the next batches
+	meanDatagram    = 512 // the queue's bound in bytes by this is its bound in datagrams
 )
 
 // A queue holds the datagrams that wait to be sent. Those that wait together
 // are a batch; while the writer sends one the next one fills.
 type queue struct {
-	socket         *socket
-	wake           chan struct{} // holds one token when the filling batch may have something
-	maxChunks      int
+	family         int           // of the socket
+	wake           chan struct{} // holds a token when the filling batch may have something
+	maxChunks      int           // of filling and the batch being sent together
+	maxPackets     int           // of a batch
 	maxDestination int
 
 	mu           sync.Mutex
@@ -65,11 +67,12 @@ type packet struct {
 	next int32 // of the same group; -1 is the end
 }
 
-func newQueue(maxBytes, maxDestination int, s *socket) *queue {
+func newQueue(maxBytes, maxDestination, family int) *queue {
 	return &queue{
-		socket:         s,
+		family:         family,
 		wake:           make(chan struct{}, 1),
 		maxChunks:      max(maxBytes/chunkBytes, 2),
+		maxPackets:     max(maxBytes/meanDatagram, 2),
 		maxDestination: maxDestination,
 		turn:           1,
 		filling:        &batch{},
@@ -87,30 +90,39 @@ func (q *queue) write(b []byte, to netip.AddrPort) (dropReason, error) {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	d := q.destinations[to]
+	if d == nil { // encoding may have to ask the kernel for a zone
+		q.mu.Unlock()
+		sa, err := encode(to, q.family)
+		if err != nil {
+			return dropNone, err
+		}
+		q.mu.Lock()
+		d = q.learn(to, sa)
+	}
 	if q.closed {
+		q.mu.Unlock()
 		return dropNone, net.ErrClosed
 	}
-	d := q.destinations[to]
-	if d == nil {
-		var err error
-		if d, err = q.add(to); d == nil {
-			return dropQueue, err
-		}
+	first := len(q.filling.packets) == 0
+	drop := q.append(d, b)
+	q.mu.Unlock()
+	if first {
+		q.signal()
 	}
-	return q.append(d, b), nil
+	return drop, nil
 }
 
 func (q *queue) append(d *destination, b []byte) dropReason {
 	f := q.filling
+	if d == nil || len(f.packets) == q.maxPackets {
+		return dropQueue
+	}
 	if d.turn == q.turn && f.groups[d.place].bytes+len(b) > q.maxDestination {
 		return dropDestination
 	}
 	if len(f.room) < len(b) && !q.extend(f) {
 		return dropQueue
-	}
-	if len(f.packets) == 0 {
-		q.signal()
 	}
 	n := copy(f.room, b)
 	f.add(d, f.room[:n:n], q.turn)
@@ -149,22 +161,21 @@ func (q *queue) extend(f *batch) bool {
 	return true
 }
 
-// add makes a destination known. When there are too many, those that have
-// nothing waiting are forgotten; if that does not help there is none.
-func (q *queue) add(to netip.AddrPort) (*destination, error) {
-	sa, err := q.socket.sockaddr(to)
-	if err != nil {
-		return nil, err
+// learn makes a destination known. When there are too many, those that have
+// nothing waiting are forgotten; if that does not help it returns nil.
+func (q *queue) learn(to netip.AddrPort, sa sockaddr) *destination {
+	if d := q.destinations[to]; d != nil {
+		return d
 	}
 	if len(q.destinations) >= maxDestinations {
 		maps.DeleteFunc(q.destinations, func(_ netip.AddrPort, d *destination) bool { return d.turn != q.turn })
 		if len(q.destinations) >= maxDestinations {
-			return nil, nil
+			return nil
 		}
 	}
 	d := &destination{addr: to, to: sa}
 	q.destinations[to] = d
-	return d, nil
+	return d
 }
 
 func (q *queue) signal() {
@@ -205,7 +216,7 @@ func (q *queue) release(b *batch) {
 
 func (q *queue) close() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.closed = true
+	q.mu.Unlock()
 	q.signal()
 }

@@ -19,16 +19,20 @@ type receiver interface {
 // openReceiver takes the best way to receive that goes with the rung, and says
 // what it is.
 func openReceiver(s *socket, r rung, prober *Prober, c *counters) (rx receiver, name string, err error) {
-	if !r.own || prober.HaveRecvmmsg() != nil {
+	if !r.own {
 		conn, err := s.netConn()
 		return plainReceiver{conn, c}, "plain", err
 	}
-	gro := prober.HaveGRO() == nil && s.setGRO() == nil
-	rx, err = newMmsgReceiver(s, c)
-	if gro {
-		return rx, "mmsg-gro", err
+	name = "recvmmsg"
+	single := prober.HaveRecvmmsg() != nil
+	if single {
+		name = "recvmsg"
 	}
-	return rx, "mmsg", err
+	if prober.HaveGRO() == nil && s.setGRO() == nil {
+		name += " with UDP_GRO"
+	}
+	rx, err = newMmsgReceiver(s, c, single)
+	return rx, name, err
 }
 
 // plainReceiver reads with Go's net.

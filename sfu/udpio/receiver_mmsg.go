@@ -35,6 +35,7 @@ type mmsgReceiver struct {
 	closed   atomic.Bool
 
 	mu      sync.Mutex // of all below
+	single  bool       // recvmmsg is refused, recvmsg takes its place
 	want    int        // how many to ask for
 	count   int        // received
 	err     error
@@ -47,7 +48,7 @@ type mmsgReceiver struct {
 	data    []byte // receiveBytes for each
 }
 
-func newMmsgReceiver(s *socket, c *counters) (*mmsgReceiver, error) {
+func newMmsgReceiver(s *socket, c *counters, single bool) (*mmsgReceiver, error) {
 	set, err := epollSet(s.fd)
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func newMmsgReceiver(s *socket, c *counters) (*mmsgReceiver, error) {
 	if err != nil {
 		return nil, errors.Join(err, set.Close())
 	}
-	r := &mmsgReceiver{fd: s.fd, counters: c, set: set, ready: ready, want: 1, data: make([]byte, maxReceive*receiveBytes)}
+	r := &mmsgReceiver{fd: s.fd, counters: c, set: set, ready: ready, single: single, want: 1, data: make([]byte, maxReceive*receiveBytes)}
 	r.fill = r.receive
 	for i := range r.headers {
 		r.iovecs[i].Base = &r.data[i*receiveBytes]
@@ -131,27 +132,41 @@ func (r *mmsgReceiver) receive(uintptr) bool {
 		h.SetControllen(receiveControl)
 	}
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(r.fd),
-			uintptr(unsafe.Pointer(&r.headers)), uintptr(r.want), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			r.received(int(n))
+		n, errno := r.call()
+		switch {
+		case errno == 0:
+			r.received(n)
 			return true
-		case unix.EINTR:
-		case unix.EAGAIN:
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
 			r.want = 1
 			return false
+		case !r.single && impossible(errno): // a filter installed since
+			r.single, r.want = true, 1
+			r.counters.demotions.Add(1)
 		default:
-			r.err = os.NewSyscallError("recvmmsg", errno)
+			r.err = os.NewSyscallError("receive", errno)
 			return true
 		}
 	}
 }
 
+// call receives with one system call, and returns the number of messages.
+func (r *mmsgReceiver) call() (int, unix.Errno) {
+	if r.single {
+		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&r.headers[0].hdr)), unix.MSG_DONTWAIT)
+		r.headers[0].n = uint32(n)
+		return 1, errno
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(r.fd),
+		uintptr(unsafe.Pointer(&r.headers)), uintptr(r.want), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
+}
+
 // received counts what came. A socket that had all it was asked for is asked
 // for more, an idle one for a single datagram, which is cheaper.
 func (r *mmsgReceiver) received(n int) {
-	if n == r.want {
+	if n == r.want && !r.single {
 		r.want = maxReceive
 	}
 	r.count = n

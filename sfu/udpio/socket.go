@@ -180,6 +180,3 @@ func (s *socket) settle(errno unix.Errno) (done bool, err error) {
 func (s *socket) setGRO() error {
 	return os.NewSyscallError("setsockopt UDP_GRO", unix.SetsockoptInt(s.fd, unix.SOL_UDP, unix.UDP_GRO, 1))
 }
-
-// sockaddr is addr as this socket's system calls take it.
-func (s *socket) sockaddr(addr netip.AddrPort) (sockaddr, error) { return encode(addr, s.family) }

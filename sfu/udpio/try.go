@@ -55,8 +55,10 @@ func trySegment() error {
 		return tryOption(name, err)
 	}
 	parts, err := sendTrain(from, to)
-	if err != nil {
+	if refusesTrain(err) {
 		return unsupported(name, err)
+	} else if err != nil {
+		return fmt.Errorf("%s: send a train: %w", name, err)
 	}
 	buf := make([]byte, receiveBytes)
 	for i, want := range parts {
@@ -97,6 +99,11 @@ func tryGRO() error {
 		return unsupported(name, fmt.Errorf("a train of %d arrived as %d bytes of %d", len(parts[0]), n, segment))
 	}
 	return nil
+}
+
+// refusesTrain reports whether an error from a send says that trains cannot be.
+func refusesTrain(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // loopback returns two sockets that reach each other.
