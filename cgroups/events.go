@@ -29,6 +29,16 @@ func (g Group) Events() (Events, error) {
 	return parseEvents(state, memory), nil
 }
 
+// atLeast is e with no counter below that of before.
+func (e Events) atLeast(before Events) Events {
+	e.High = max(e.High, before.High)
+	e.Max = max(e.Max, before.Max)
+	e.OOM = max(e.OOM, before.OOM)
+	e.OOMKill = max(e.OOMKill, before.OOMKill)
+	e.OOMGroupKill = max(e.OOMGroupKill, before.OOMGroupKill)
+	return e
+}
+
 // Populated says whether there is a process in the cgroup or below it. A cgroup
 // that is not there has none.
 func (g Group) Populated() (bool, error) {

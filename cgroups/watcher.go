@@ -193,7 +193,7 @@ func (x *Watch) Look() (Events, error) {
 		now, err := x.group.Events()
 		switch {
 		case err == nil:
-			x.events = now
+			x.events = now.atLeast(x.events) // a cgroup loses its files one by one
 		case errors.Is(err, ErrGone):
 			x.gone = true
 			x.events.Populated = false

@@ -65,6 +65,12 @@ func checkWatcher(t *testing.T, w *Watcher) {
 	watches[0].Close()
 	set(t, g, "cgroup.events", "populated 0\n")
 	await(t, watches[1], func(e Events, err error) bool { return err == nil && !e.Populated })
+	if err := os.Remove(g.Dir() + "/memory.events"); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := watches[1].Look(); err != nil || e.OOMKill != 3 {
+		t.Errorf("while its files vanish: %+v, %v", e, err)
+	}
 	if err := os.RemoveAll(g.Dir()); err != nil {
 		t.Fatal(err)
 	}
