@@ -2,14 +2,17 @@
 # What the test host scripts share: messages, the cache, root file systems.
 # Sourced, never run.
 
+shopt -s inherit_errexit
+
 readonly CACHE=${SFU_TESTHOST_CACHE:-/var/cache/sfu-agent-testhost}
 readonly MIRROR=${SFU_TESTHOST_MIRROR:-http://deb.debian.org/debian}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 REPO=$(cd "$HERE/../.." && pwd -P)
+# shellcheck disable=SC2034 # REPO is for those who source this
 readonly HERE REPO
 
 # What a Debian root has beyond mmdebstrap's minbase variant.
-readonly ROOT_PACKAGES=systemd,systemd-sysv,dbus,dbus-broker,iproute2,procps,util-linux,busybox-static,ca-certificates,libseccomp2
+readonly ROOT_PACKAGES=systemd,systemd-sysv,dbus,dbus-broker,iproute2,procps,util-linux,busybox-static,ca-certificates,libseccomp2,kmod
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -25,16 +28,20 @@ need_commands() {
 	done
 }
 
+# passed_environment prints what tests may read of this environment, NUL ended.
+passed_environment() {
+	env -0 | grep -z -E '^(SFU_[A-Z0-9_]*|GODEBUG|GOTRACEBACK|GOMAXPROCS|GORACE)=' || true
+}
+
 # locked NAME COMMAND... runs COMMAND while nobody else holds the lock NAME of the cache.
 locked() {
-	local name=$1 fd status=0
+	local name=$1 fd
 	shift
 	mkdir -p "$CACHE"
 	exec {fd}>"$CACHE/$name.lock"
 	flock "$fd"
-	"$@" || status=$?
+	"$@"
 	exec {fd}>&-
-	return "$status"
 }
 
 # hash_of prints 12 hex digits that change with its arguments.
@@ -63,17 +70,19 @@ bootstrap_once() {
 	mv -T "$tmp" "$root"
 }
 
-# bootstrap SUITE DIR PACKAGES leaves out what no test reads. dbus-daemon is the
+# bootstrap SUITE DIR PACKAGES [VARIANT] leaves out what no test reads. dbus-daemon is the
 # bus until a host asks for the other. The mounts of a killed run go with its
 # mount namespace.
+# shellcheck disable=SC2016 # the hook expands $1
 bootstrap() {
 	unshare --mount --propagation private \
-		mmdebstrap --mode=root --variant=minbase --include="$3" \
+		mmdebstrap --mode=root --variant="${4:-minbase}" --include="$3" \
 		--aptopt='Acquire::Retries "3"' \
 		--dpkgopt=force-unsafe-io \
 		--dpkgopt='path-exclude=/usr/share/doc/*' \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--aptopt='APT::Install-Recommends "false"' \
 		--customize-hook='rm -f "$1/etc/systemd/system/dbus.service" "$1/etc/hostname" "$1/etc/resolv.conf"' \
 		"$1" "$2" "$MIRROR"
 }
