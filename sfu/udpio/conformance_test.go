@@ -24,6 +24,9 @@ var _ interface { // what pion/ice asserts
 	WriteToAddrPort([]byte, netip.AddrPort) (int, error)
 } = (*Conn)(nil)
 
+// loopbackAny is any free port of loopback.
+var loopbackAny = netip.MustParseAddrPort("127.0.0.1:0")
+
 // places are the local addresses that tests listen on, and where that is
 // reached.
 var places = []struct {
@@ -78,7 +81,7 @@ func openFiles(t *testing.T) func() {
 func listen(t *testing.T, config Config) *Conn {
 	t.Helper()
 	if !config.Addr.IsValid() {
-		config.Addr = netip.MustParseAddrPort("127.0.0.1:0")
+		config.Addr = loopbackAny
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)

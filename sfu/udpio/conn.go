@@ -96,14 +96,21 @@ func Listen(ctx context.Context, config Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %s: %w", config.Addr, err)
 	}
-	socket, err := openSocket(config.Addr)
+	c, err := open(config, ladder, why)
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %s: %w", config.Addr, err)
 	}
+	return c, nil
+}
+
+func open(config Config, ladder []rung, why string) (*Conn, error) {
+	socket, err := openSocket(config.Addr)
+	if err != nil {
+		return nil, err
+	}
 	c := &Conn{socket: socket, local: net.UDPAddrFromAddrPort(socket.local)}
 	if err := c.start(config, ladder, why); err != nil {
-		socket.close()
-		return nil, fmt.Errorf("listen on udp %s: %w", config.Addr, err)
+		return nil, errors.Join(err, socket.close())
 	}
 	return c, nil
 }

@@ -123,8 +123,8 @@ func (l *ladder) retry() {
 // trainRefused notes that a train did not leave but its first datagram did:
 // this route has no trains, or none of datagrams of this length.
 func (l *ladder) trainRefused(m message, cause error) {
-	if errors.Is(cause, errTrain) {
-		return
+	if errors.Is(cause, errTrain) || !m.dest.trains.allows(len(m.parts[0])) {
+		return // cut before that was known
 	}
 	limits := trainLimits{until: time.Now().Add(retryAfter)}
 	if errors.Is(cause, unix.EMSGSIZE) {

@@ -116,9 +116,10 @@ func (w *writer) refused(m message, err error) {
 }
 
 // sendSingly sends the datagrams of a train that was refused. Where the first
-// one leaves it was the train that could not, and the destination gets none for
-// a while.
+// one leaves on the same rung it was the train that could not, and the
+// destination gets none for a while.
 func (w *writer) sendSingly(m message, refusal error) {
+	at := w.ladder.at
 	for i := range m.parts {
 		w.single[0] = message{dest: m.dest, parts: m.parts[i : i+1]}
 		n, err := w.ladder.send(w.single[:])
@@ -127,7 +128,7 @@ func (w *writer) sendSingly(m message, refusal error) {
 		} else {
 			w.refused(w.single[0], err)
 		}
-		if i == 0 && n > 0 {
+		if i == 0 && n > 0 && w.ladder.at == at {
 			w.ladder.trainRefused(m, refusal)
 		}
 	}
