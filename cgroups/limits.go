@@ -1,5 +1,7 @@
 package cgroups
 
+import "fmt"
+
 // Limits bound one worker. Zero values mean "as the parent".
 type Limits struct {
 	// CPUWeight is cpu.weight, 1 to 10000.
@@ -13,4 +15,15 @@ type Limits struct {
 	MemoryMax  uint64 `json:"memory_max,omitempty" yaml:"memory-max"`
 	// TasksMax is pids.max.
 	TasksMax uint64 `json:"tasks_max,omitempty" yaml:"tasks-max"`
+}
+
+// Check says what of the limits no kernel would take; nil if nothing.
+func (l Limits) Check() error {
+	if l.CPUWeight > 10000 {
+		return fmt.Errorf("CPU weight %d is not within 1-10000", l.CPUWeight)
+	}
+	if _, err := parseCPUs(l.AllowedCPUs); err != nil {
+		return fmt.Errorf("allowed CPUs %q: want a list like 0-1,3: %w", l.AllowedCPUs, err)
+	}
+	return nil
 }

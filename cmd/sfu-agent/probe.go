@@ -52,7 +52,7 @@ func probeCommand() *cobra.Command {
 		Use:   "probe",
 		Short: "Try what this host can do, and say what to change",
 		Long: `Try, and not guess from version numbers, what this host gives to workers:
-UDP send and receive paths, cgroups, D-Bus and systemd. Nothing is changed.`,
+UDP send and receive paths, cgroups, D-Bus and systemd. Nothing stays changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report := probeHost(cmd.Context(), nil)
@@ -76,7 +76,7 @@ func probeHost(ctx context.Context, placer *chosenPlacer) hostReport {
 	if placer != nil {
 		r.Placer, r.PlacerWhy = placer.name, placer.why
 	}
-	r.Capabilities = append(r.Capabilities, probeSystemd(ctx), probeCgroups())
+	r.Capabilities = append([]capability{probeSystemd(ctx)}, probeCgroups()...)
 	for _, c := range udpio.Probe(ctx) {
 		r.Capabilities = append(r.Capabilities, capability{
 			Area: "udp", Name: c.Name, Verdict: string(c.Verdict), Tried: c.Tried, Detail: c.Cause, Remedy: c.Remedy,
@@ -105,17 +105,33 @@ func probeSystemd(ctx context.Context) capability {
 	return c
 }
 
-func probeCgroups() capability {
-	c := capability{Area: "cgroups", Name: "cgroup v2", Tried: "read /proc/self/mountinfo and /proc/self/cgroup", Verdict: "no"}
+func probeCgroups() []capability {
+	const area, read = "cgroups", "read mountinfo and the cgroup of this process"
 	host, err := cgroups.Detect()
-	switch {
-	case err == nil:
-		c.Verdict, c.Detail = "yes", host.String()
-	case errors.Is(err, errors.ErrUnsupported):
-		c.Detail = oneLine(err)
-		c.Remedy = "boot with systemd.unified_cgroup_hierarchy=1 for limits per worker"
-	default:
-		c.Verdict, c.Detail = "unknown", err.Error()
+	if err != nil {
+		return []capability{{Area: area, Name: "cgroup v2", Verdict: "unknown", Tried: read, Detail: err.Error()}}
+	}
+	unified := verdict(area, "cgroup v2", read, host.Unified())
+	unified.Remedy = "boot with systemd.unified_cgroup_hierarchy=1 for limits per worker"
+	all := []capability{unified}
+	for _, controller := range []string{"cpu", "cpuset", "memory", "pids", "io"} {
+		c := verdict(area, controller+" controller", "read cgroup.controllers", host.HaveController(controller))
+		c.Remedy = "without it that limit of a worker has no effect; on a v1 or hybrid host boot with systemd.unified_cgroup_hierarchy=1"
+		all = append(all, c)
+	}
+	delegated := verdict(area, "delegated cgroup", "made and removed a cgroup below our own", host.Own.Delegated())
+	delegated.Remedy = "Delegate=yes in the agent's unit lets it place workers without D-Bus; not required"
+	return append(all, delegated)
+}
+
+// verdict is a probe's error in the three words.
+func verdict(area, name, tried string, err error) capability {
+	c := capability{Area: area, Name: name, Verdict: "yes", Tried: tried}
+	if err != nil {
+		c.Verdict, c.Detail = "unknown", oneLine(err)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		c.Verdict = "no"
 	}
 	return c
 }

@@ -199,13 +199,8 @@ func (o *runOptions) resolve() (setup, error) {
 	if last := int(o.udpPort) + o.workers - 1; o.udpPort < 1024 || last > 65535 {
 		return s, fmt.Errorf("--udp-port %d with %d workers: the ports must lie between 1024 and 65535", o.udpPort, o.workers)
 	}
-	if o.cpuWeight > 10000 {
-		return s, fmt.Errorf("--cpu-weight %d: want 1 to 10000", o.cpuWeight)
-	}
-	if o.allowedCPUs != "" {
-		if _, err := cgroups.ParseCPUs(o.allowedCPUs); err != nil {
-			return s, fmt.Errorf("--allowed-cpus: %w", err)
-		}
+	if err := o.limits().Check(); err != nil {
+		return s, err
 	}
 	if o.memoryMax > 0 && o.memoryMax < 32<<20 {
 		return s, fmt.Errorf("--memory-max %s: a worker needs at least 32M", o.memoryMax.String())

@@ -27,11 +27,12 @@ func stressCommand() *cobra.Command {
 	return cmd
 }
 
-// controlConnections is the size of the positive control, and controlFails how
-// many of it must fail for a run without failures to mean anything.
+// The positive control: so many cycles, so many at a time, and the share that
+// must fail for a run without failures to mean anything.
 const (
-	controlConnections = 200
-	controlFails       = 0.05
+	controlCycles   = 200
+	controlParallel = 8
+	controlFails    = 0.05
 )
 
 type stressScopes struct {
@@ -107,7 +108,7 @@ func (o *stressScopes) run(ctx context.Context, w io.Writer) error {
 	for _, fault := range faults {
 		for range o.rounds {
 			for _, client := range strings.Split(o.client, ",") {
-				r, err := o.one(ctx, client, fault, o.n)
+				r, err := o.one(ctx, client, fault, o.n, o.parallel)
 				if err != nil {
 					return err
 				}
@@ -116,7 +117,7 @@ func (o *stressScopes) run(ctx context.Context, w io.Writer) error {
 		}
 	}
 	if !o.noControl {
-		control, err := o.one(ctx, "naive", "none", controlConnections)
+		control, err := o.one(ctx, "naive", "none", controlCycles, controlParallel)
 		if err != nil {
 			return err
 		}
@@ -136,11 +137,11 @@ func (o *stressScopes) run(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-func (o *stressScopes) one(ctx context.Context, client, fault string, n int) (*scopes.Report, error) {
+func (o *stressScopes) one(ctx context.Context, client, fault string, n, parallel int) (*scopes.Report, error) {
 	bar := o.bar(client+", "+fault, n)
 	defer bar.Exit()
 	r, err := scopes.Run(ctx, scopes.Config{
-		Client: client, Fault: fault, Cycles: n, Duration: o.seconds, Parallel: o.parallel,
+		Client: client, Fault: fault, Cycles: n, Duration: o.seconds, Parallel: parallel,
 		Deadline: o.deadline, PID1Control: o.pid1, Progress: func(int) { bar.Add(1) },
 	})
 	bar.Finish()
