@@ -33,6 +33,34 @@ func (l Limits) settings() []setting {
 	}
 }
 
+// Supported returns the part of l that the cgroup has the controllers for, and
+// an error that wraps errors.ErrUnsupported for the rest.
+func (g Group) Supported(l Limits) (Limits, error) {
+	part := l
+	var errs []error
+	for _, limit := range []struct {
+		file  string
+		set   bool
+		clear func()
+	}{
+		{"cpu.weight", l.CPUWeight != 0, func() { part.CPUWeight = 0 }},
+		{"cpu.max", l.CPUQuota != 0, func() { part.CPUQuota = 0 }},
+		{"cpuset.cpus", l.AllowedCPUs != "", func() { part.AllowedCPUs = "" }},
+		{"memory.high", l.MemoryHigh != 0, func() { part.MemoryHigh = 0 }},
+		{"memory.max", l.MemoryMax != 0, func() { part.MemoryMax = 0 }},
+		{"pids.max", l.TasksMax != 0, func() { part.TasksMax = 0 }},
+	} {
+		if !limit.set {
+			continue
+		}
+		if err := g.Have(limit.file); err != nil {
+			limit.clear()
+			errs = append(errs, err)
+		}
+	}
+	return part, errors.Join(errs...)
+}
+
 // SetLimits writes all limits and reads them back. A limit of zero takes away
 // one that was set before. The error wraps errors.ErrUnsupported for a limit
 // whose controller the cgroup has not, and ErrNotApplied for one that reads

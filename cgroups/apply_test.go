@@ -59,6 +59,15 @@ func TestSetLimitsWithoutControllers(t *testing.T) {
 	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "memory.max") || !strings.Contains(err.Error(), "memory controller") {
 		t.Errorf("memory limit: %v", err)
 	}
+	set(t, g, "pids.max", "")
+	part, err := g.Supported(Limits{CPUWeight: 1, CPUQuota: 1, AllowedCPUs: "0", MemoryHigh: 1, MemoryMax: 1, TasksMax: 5})
+	if part != (Limits{TasksMax: 5}) || !errors.Is(err, errors.ErrUnsupported) || strings.Count(err.Error(), "needs") != 5 {
+		t.Errorf("supported part %+v, %v", part, err)
+	}
+	if part, err := g.Supported(Limits{TasksMax: 5}); part != (Limits{TasksMax: 5}) || err != nil {
+		t.Errorf("supported part %+v, %v", part, err)
+	}
+	set(t, g, "pids.max", "max")
 	if limits, err := g.Limits(); err != nil || limits != (Limits{}) {
 		t.Errorf("limits %+v, %v", limits, err)
 	}

@@ -127,14 +127,10 @@ func (g Group) Children() ([]Group, error) {
 // PIDs lists the processes in the cgroup and below it. Of a cgroup that is not
 // there it lists none.
 func (g Group) PIDs() ([]int, error) {
-	data, err := g.read("cgroup.procs")
-	if errors.Is(err, ErrGone) {
-		return nil, nil
-	}
+	pids, err := g.OwnPIDs()
 	if err != nil {
 		return nil, err
 	}
-	pids := parsePIDs(data)
 	children, err := g.Children()
 	if err != nil && !errors.Is(err, ErrGone) {
 		return nil, err
@@ -147,6 +143,15 @@ func (g Group) PIDs() ([]int, error) {
 		pids = append(pids, below...)
 	}
 	return pids, nil
+}
+
+// OwnPIDs is PIDs without the cgroups below.
+func (g Group) OwnPIDs() ([]int, error) {
+	data, err := g.read("cgroup.procs")
+	if errors.Is(err, ErrGone) {
+		return nil, nil
+	}
+	return parsePIDs(data), err
 }
 
 // parsePIDs parses cgroup.procs. Processes of another PID namespace read as 0
@@ -162,8 +167,15 @@ func parsePIDs(data []byte) []int {
 	return pids
 }
 
-// Move moves a process with all its threads into the cgroup.
-func (g Group) Move(pid int) error { return g.write("cgroup.procs", strconv.Itoa(pid)) }
+// Move moves a process with all its threads into the cgroup. It returns
+// os.ErrProcessDone where there is no such process.
+func (g Group) Move(pid int) error {
+	err := g.write("cgroup.procs", strconv.Itoa(pid))
+	if errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("move process %d to cgroup %s: %w", pid, g, os.ErrProcessDone)
+	}
+	return err
+}
 
 // Open opens the cgroup's directory, for CLONE_INTO_CGROUP.
 func (g Group) Open() (*os.File, error) {

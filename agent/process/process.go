@@ -29,7 +29,7 @@ type Config struct {
 	Log    *slog.Logger // nil discards
 }
 
-// Placer is an agent.Placer.
+// Placer is an agent.Placer, and starts and finds the workers of Placers with cgroups.
 type Placer struct {
 	prefix   string
 	log      *slog.Logger
@@ -61,7 +61,7 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 	if spec.Limits != (cgroups.Limits{}) {
 		p.log.Warn("limits not applied: a plain process has no cgroup", "worker", spec.Name)
 	}
-	w, err := Start(p.launcher, Name, spec, nil)
+	w, err := p.Start(agent.Record{Placer: Name}, spec, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 
 // Adopt implements agent.Placer.
 func (p *Placer) Adopt(_ context.Context, rec agent.Record) (agent.Placement, error) {
-	return Find(p.launcher, rec)
+	return p.Find(rec)
 }
 
 // Sweep implements agent.Placer. It finds workers by their names in the process
@@ -96,7 +96,7 @@ func (p *Placer) Sweep(ctx context.Context, keep []agent.Record) ([]string, erro
 }
 
 func (p *Placer) end(ctx context.Context, r launch.Running) error {
-	w, err := Find(p.launcher, agent.Record{Name: r.Name, PID: r.PID, StartTime: r.StartTime})
+	w, err := p.Find(agent.Record{Name: r.Name, PID: r.PID, StartTime: r.StartTime})
 	if errors.Is(err, agent.ErrGone) {
 		return nil
 	}

@@ -27,28 +27,28 @@ type Worker struct {
 
 var _ agent.Placement = (*Worker)(nil)
 
-// Start starts the worker that spec describes, behind its gate, for the Placer
-// of that name. A cgroup is where it is born; nil means the agent's own.
-func Start(l *launch.Launcher, placer string, spec agent.Spec, cgroup *os.File) (*Worker, error) {
+// Start starts the worker that spec describes, behind its gate, and completes
+// its record, in which the caller has put what it knows. A cgroup is where the
+// worker is born; nil means the agent's own.
+func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Worker, error) {
 	log, ok := spec.Log.(*os.File)
 	if spec.Log != nil && !ok {
 		return nil, fmt.Errorf("start worker %s: log is a %T, not a file: the worker could not outlive the agent", spec.Name, spec.Log)
 	}
-	proc, err := l.Start(launch.Spec{
+	proc, err := p.launcher.Start(launch.Spec{
 		Name: spec.Name, Exe: spec.Exe, Args: spec.Args, Env: spec.Env, Socket: spec.Socket,
 		User: spec.User, Group: spec.Group, Log: log, Cgroup: cgroup,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start worker %s: %w", spec.Name, err)
 	}
-	return &Worker{proc: proc, rec: agent.Record{
-		Name: spec.Name, Placer: placer, PID: proc.PID(), StartTime: proc.StartTime(), Socket: spec.Socket,
-	}}, nil
+	rec.Name, rec.PID, rec.StartTime, rec.Socket = spec.Name, proc.PID(), proc.StartTime(), spec.Socket
+	return &Worker{rec: rec, proc: proc}, nil
 }
 
 // Find returns the running worker of a record, or agent.ErrGone.
-func Find(l *launch.Launcher, rec agent.Record) (*Worker, error) {
-	proc, err := l.Find(rec.PID, rec.StartTime)
+func (p *Placer) Find(rec agent.Record) (*Worker, error) {
+	proc, err := p.launcher.Find(rec.PID, rec.StartTime)
 	if errors.Is(err, os.ErrProcessDone) {
 		err = agent.ErrGone
 	}
