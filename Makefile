@@ -7,9 +7,17 @@ TESTHOST := packaging/testhost
 # systemd dbus dbus-broker cgroup2 vm browser. What is not named is skipped.
 export SFU_TEST_REQUIRE ?= all
 ARGS ?=
+# stress-scopes: a fault is held for TIME, a run without one goes for N cycles.
+N ?= $(if $(filter none,$(FAULT)),10000,0)
+PARALLEL ?= $(if $(filter none,$(FAULT)),64,8)
+FAULT ?= none
+CLIENT ?= ours
+ROUNDS ?= 1
+TIME ?= $(if $(filter none,$(FAULT)),0,60s)
+STRESS_FLAGS = --n $(N) --parallel $(PARALLEL) --fault $(FAULT) --client $(CLIENT) --rounds $(ROUNDS) --time $(TIME)
 export FUZZTIME ?= 5s
 
-.PHONY: help build run demo-host test check race native-test vm-test browser-test fuzz lint vuln bench install uninstall clean
+.PHONY: help build run demo-host test check race native-test vm-test browser-test stress-scopes fuzz lint vuln bench install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +50,10 @@ vm-test: ## tests inside a VM with cgroup v2 controllers
 
 browser-test: ## Chromium publishes and watches through a systemd host
 	@.ci/test browser
+
+stress-scopes: build ## churn systemd scopes: N=10000 PARALLEL=64 FAULT=none|all|... TIME=60s CLIENT=ours (root)
+	@$(TESTHOST)/install native
+	@$(TESTHOST)/stress-scopes build/sfu-agent $(STRESS_FLAGS)
 
 fuzz: ## every fuzz target for FUZZTIME (5s)
 	@.ci/test fuzz
