@@ -106,8 +106,6 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	}
 	c := &Client{opts: o, ends: ends, slots: make(chan struct{}, o.InFlight)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	ctx, stop := context.WithTimeout(ctx, o.DialLimit)
-	defer stop()
 	if _, err := c.connected(ctx, true); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -202,6 +200,9 @@ func (c *Client) enter() bool {
 // send makes attempts until one was sent.
 func (c *Client) send(ctx context.Context, to Object, method string, args []any) ([]any, error) {
 	for {
+		if ctx.Err() != nil {
+			return nil, &Error{Op: method, Kind: ErrTimeout, Err: context.Cause(ctx)}
+		}
 		l, err := c.connected(ctx, false)
 		if err != nil {
 			return nil, err

@@ -62,14 +62,12 @@ func (l *link) handshake() error {
 	return nil
 }
 
-// drop ends the connection: calls in flight return, and when drop returns
-// nothing reads any more.
+// drop ends the connection: calls in flight return, and when drop returns no
+// watch is told of signals any more.
 func (l *link) drop() {
 	_ = l.wire.Close() // first, so that nobody stays in a write with godbus's lock held
 	_ = l.conn.Close()
-	if l.wire.framed {
-		<-l.wire.readDone
-	}
+	l.signals.end()
 }
 
 // call makes one call and waits for its reply until ctx ends.
@@ -82,11 +80,4 @@ func (l *link) call(ctx context.Context, to Object, method string, args []any) (
 }
 
 // dead reports whether the connection has ended.
-func (l *link) dead() bool {
-	select {
-	case <-l.wire.readDone:
-		return true
-	default:
-		return !l.conn.Connected()
-	}
-}
+func (l *link) dead() bool { return l.wire.broken.Load() || !l.conn.Connected() }

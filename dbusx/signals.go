@@ -29,6 +29,8 @@ type signals struct {
 	mu      sync.Mutex
 	watches []Watch
 	owners  map[string]string // by watched name: unique name, "" if none
+	ended   bool
+	telling sync.WaitGroup // calls of a Watch's functions
 }
 
 const (
@@ -82,29 +84,43 @@ func (s *signals) count() int {
 	return len(s.watches)
 }
 
-// DeliverSignal hands a signal to whoever watches for it.
+// DeliverSignal hands a signal to whoever watches for it. On a bus the sender
+// counts: anybody may send us a signal of that name, without a match rule.
 func (s *signals) DeliverSignal(iface, member string, sig *dbus.Signal) {
 	if s.bus && iface == driver && member == "NameOwnerChanged" && sig.Sender == driver {
 		s.ownerChanged(sig)
 		return
 	}
-	for _, w := range s.wanted(iface, member, sig.Sender) {
-		w.Signal(sig)
+	s.tell(func(w Watch) bool {
+		return w.Interface == iface && w.Member == member && (!s.bus || sig.Sender == s.owners[w.Name])
+	}, func(w Watch) { w.Signal(sig) })
+}
+
+// tell runs f, without the lock, for every watch that which picks.
+func (s *signals) tell(which func(Watch) bool, f func(Watch)) {
+	var picked []Watch
+	s.mu.Lock()
+	if !s.ended {
+		for _, w := range s.watches {
+			if which(w) {
+				picked = append(picked, w)
+			}
+		}
+	}
+	s.telling.Add(1)
+	s.mu.Unlock()
+	defer s.telling.Done()
+	for _, w := range picked {
+		f(w)
 	}
 }
 
-// wanted returns the watches for a signal. On a bus the sender counts: anybody
-// may send us a signal of that name, without a match rule.
-func (s *signals) wanted(iface, member, sender string) []Watch {
+// end makes sure that no function of a Watch runs any more.
+func (s *signals) end() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var found []Watch
-	for _, w := range s.watches {
-		if w.Interface == iface && w.Member == member && (!s.bus || sender == s.owners[w.Name]) {
-			found = append(found, w)
-		}
-	}
-	return found
+	s.ended = true
+	s.mu.Unlock()
+	s.telling.Wait()
 }
 
 func (s *signals) ownerChanged(sig *dbus.Signal) {
@@ -114,23 +130,15 @@ func (s *signals) ownerChanged(sig *dbus.Signal) {
 	}
 	s.mu.Lock()
 	s.owners[name] = owner
-	watches := s.watches[:len(s.watches):len(s.watches)]
 	s.mu.Unlock()
-	for _, w := range watches {
-		if w.Name == name && owner != "" {
-			w.Changed()
-		}
+	if owner != "" {
+		s.tell(func(w Watch) bool { return w.Name == name }, func(w Watch) { w.Changed() })
 	}
 }
 
 // Terminate is called by godbus when the connection has ended.
 func (s *signals) Terminate() {
-	s.mu.Lock()
-	watches := s.watches[:len(s.watches):len(s.watches)]
-	s.mu.Unlock()
-	for _, w := range watches {
-		w.Changed()
-	}
+	s.tell(func(Watch) bool { return true }, func(w Watch) { w.Changed() })
 }
 
 // sift takes out of the stream what godbus would answer or stumble on: calls to

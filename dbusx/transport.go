@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,22 +26,18 @@ type wire struct {
 	authLeft   int // bytes left of maxAuth
 	frameLeft  int // bytes left of the current message
 	framed     bool
+	broken     atomic.Bool // a read or write has failed
 	start      time.Time
-	asked      atomic.Int64  // when the peer owed us its next byte, since start; 0: it does not
-	readDone   chan struct{} // closed when a framed read has failed
-	endOfRead  func()        // closes readDone
+	owed       atomic.Int64 // 1 + since start: since when the peer owes us bytes; 0: it does not
 }
 
 func newWire(c net.Conn, writeLimit time.Duration) *wire {
-	done := make(chan struct{})
 	return &wire{
 		Conn:       c,
 		in:         bufio.NewReaderSize(c, 16<<10),
 		writeLimit: writeLimit,
 		authLeft:   maxAuth,
 		start:      time.Now(),
-		readDone:   done,
-		endOfRead:  sync.OnceFunc(func() { close(done) }),
 	}
 }
 
@@ -55,6 +50,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	_ = w.SetWriteDeadline(time.Now().Add(w.writeLimit))
 	n, err := w.Conn.Write(p)
 	if err != nil {
+		w.broken.Store(true)
 		_ = w.Conn.Close()
 		return n, fmt.Errorf("%w: %w", errUnsent, err)
 	}
@@ -71,10 +67,10 @@ func (w *wire) Read(p []byte) (int, error) {
 		return w.readAuth(p)
 	}
 	n, err := w.readFramed(p)
-	w.asked.Store(0)
+	w.owed.Store(0)
 	if err != nil {
+		w.broken.Store(true)
 		_ = w.Conn.Close()
-		w.endOfRead()
 	}
 	return n, err
 }
@@ -126,13 +122,11 @@ func frameSize(h []byte) (int, error) {
 }
 
 // ask notes that the peer owes an answer from now on.
-func (w *wire) ask() {
-	w.asked.CompareAndSwap(0, max(1, int64(time.Since(w.start))))
-}
+func (w *wire) ask() { w.owed.CompareAndSwap(0, 1+int64(time.Since(w.start))) }
 
 // silent reports whether the peer has owed an answer for at least d and has
 // sent nothing at all since.
 func (w *wire) silent(d time.Duration) bool {
-	asked := time.Duration(w.asked.Load())
-	return asked != 0 && time.Since(w.start)-asked >= d
+	owed := w.owed.Load()
+	return owed != 0 && time.Since(w.start)-time.Duration(owed-1) >= d
 }
