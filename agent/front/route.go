@@ -106,7 +106,7 @@ func serveOptions(w http.ResponseWriter, rt route, allow string) {
 			h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
 		}
 	}
-	w.WriteHeader(http.StatusNoContent)
+	w.WriteHeader(http.StatusOK)
 }
 
 // limiter bounds what is in flight; the nil one bounds nothing.

@@ -21,8 +21,9 @@ const (
 	askTime   = 10 * time.Second // for the worker to answer
 )
 
+// Names that need no escaping in a URL path segment.
 var (
-	roomName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	roomName    = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,64}$`)
 	sessionName = regexp.MustCompile(`^[0-9]{1,4}-[A-Za-z0-9_-]{1,128}$`)
 )
 
@@ -31,7 +32,7 @@ func (f *Front) join(w http.ResponseWriter, r *http.Request) {
 	room := r.PathValue("room")
 	if !roomName.MatchString(room) {
 		writeProblem(w, problem{Status: http.StatusBadRequest,
-			Detail: "A room's name is 1 to 64 letters, digits, dots, hyphens or underscores and starts with a letter or digit."})
+			Detail: "A room's name is 1 to 64 of the letters A to Z and a to z, digits, and . _ ~ -"})
 		return
 	}
 	worker, err := f.host.Route(room)

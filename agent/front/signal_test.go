@@ -79,12 +79,12 @@ func TestSessionGoesToTheWorkerItNames(t *testing.T) {
 
 func TestRoomNames(t *testing.T) {
 	s := open(t, front.Config{Host: &host{workers: []agent.Worker{worker(t, "0", whip("0"))}}})
-	for _, name := range []string{"a", "A.b_c-1", "0", strings.Repeat("x", 64)} {
+	for _, name := range []string{"a", "A.b_c~1-", "-a", ".a", "...", strings.Repeat("x", 64)} {
 		if r := s.ask("POST", "/whep/"+name, "v=0"); r.StatusCode != http.StatusCreated {
 			t.Errorf("room %q: %d %s", name, r.StatusCode, r.body)
 		}
 	}
-	for _, name := range []string{"-a", ".a", "a%2Fb", "a%20b", "%C3%A4", "a%00", strings.Repeat("x", 65)} {
+	for _, name := range []string{"a%2Fb", "a%3Ab", "a%20b", "%C3%A4", "a%00", strings.Repeat("x", 65)} {
 		s.ask("POST", "/whep/"+name, "v=0").wantProblem(t, http.StatusBadRequest, "A room's name")
 	}
 }
