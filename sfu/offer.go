@@ -45,6 +45,9 @@ type media struct {
 // parseOffer reads the SDP of a client in role. Its errors are ErrMalformed and
 // ErrUnusable.
 func parseOffer(text string, role Role) (*offer, error) {
+	if !strings.HasPrefix(text, "v=0") { // RFC 8866, section 5.1
+		return nil, fmt.Errorf("%w: it does not begin with v=0", ErrMalformed)
+	}
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(text); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -89,6 +92,7 @@ func (o *offer) addMedia(m *sdp.MediaDescription, role Role) error {
 	}
 	if role == Publisher {
 		out.readSSRC(m)
+		out.dropRTX()
 	}
 	o.media = append(o.media, out)
 	return nil
@@ -126,6 +130,16 @@ func (m *media) readSSRC(d *sdp.MediaDescription) {
 	}
 	if m.ssrc == 0 || m.ssrc == m.rtxSSRC {
 		m.rtxSSRC = 0
+	}
+}
+
+// dropRTX does without RTX where the client does not say which of its streams
+// that is, as those that offer simulcast.
+func (m *media) dropRTX() {
+	for i := range m.formats {
+		if m.rtxSSRC == 0 {
+			m.formats[i].rtx = 0
+		}
 	}
 }
 

@@ -51,6 +51,7 @@ func newSettings(mux ice.UDPMux, handshake time.Duration, log pionLog) webrtc.Se
 	s.SetICETimeouts(iceDisconnected, iceFailed, 2*time.Second)
 	s.SetReceiveMTU(maxPacket)
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	s.SetSRTPReplayProtectionWindow(nackWindow) // or late retransmissions are taken for replays
 	// RFC 9725, section 4.4.4: the client may be a DTLS client only. ICE has
 	// verified its address, so there is no need of a cookie.
 	_ = s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer)

@@ -133,7 +133,7 @@ func (r *room) seat(publisher *Session) (stranded []*Session) {
 			stranded = append(stranded, r.watchers(old)...)
 			r.slots = append(slices.DeleteFunc(r.slots, func(s *slot) bool { return s == old }), to)
 		}
-		u := newUpTrack(publisher, to)
+		u := newUpTrack(publisher, f, to)
 		to.up.Store(u)
 		ups = append(ups, u)
 	}

@@ -104,6 +104,9 @@ func (s *Server) join(ctx context.Context, name, text string, role Role) (*Sessi
 
 func (s *Server) tryJoin(ctx context.Context, name, text string, role Role) (*Session, string, error) {
 	began := time.Now()
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
 	if !validRoom(name) {
 		return nil, "", ErrRoomName
 	}

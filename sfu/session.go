@@ -169,10 +169,10 @@ func (s *Session) onState(state webrtc.PeerConnectionState) {
 }
 
 // onTrack starts the reading of a publisher's track. A second one of the same
-// kind is none that was negotiated.
+// kind, or one of other payload types, is none that was negotiated.
 func (s *Session) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
 	for _, u := range s.upTracks() {
-		if u.slot.format.kind() == remote.Kind() && u.ssrc.CompareAndSwap(0, uint32(remote.SSRC())) {
+		if u.format.pt == remote.PayloadType() && u.ssrc.CompareAndSwap(0, uint32(remote.SSRC())) {
 			s.start(func() { u.read(remote) })
 			s.start(func() { u.readRTCP(receiver) })
 			return

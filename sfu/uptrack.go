@@ -20,6 +20,7 @@ const cachePackets = 1024
 type upTrack struct {
 	slot      *slot
 	session   *Session
+	format    format // the slot's, with the publisher's payload types
 	count     *counters
 	cache     *rtpcache.Cache // nil for audio, for which nobody sends NACKs
 	keyFrames *keyFrames      // nil for audio
@@ -45,9 +46,9 @@ type packet struct {
 	arrived time.Time
 }
 
-func newUpTrack(s *Session, to *slot) *upTrack {
-	u := &upTrack{slot: to, session: s, count: &s.server.count}
-	if to.format.isVideo() {
+func newUpTrack(s *Session, f format, to *slot) *upTrack {
+	u := &upTrack{slot: to, session: s, format: f, count: &s.server.count}
+	if f.isVideo() {
 		u.cache = rtpcache.New(cachePackets)
 		u.keyFrames = newKeyFrames(u.sendPLI)
 	}
@@ -127,7 +128,7 @@ func (u *upTrack) begins(payload []byte) bool {
 	if u.keyFrames == nil {
 		return true
 	}
-	start, known := codec.KeyFrame(u.slot.format.mime, payload)
+	start, known := codec.KeyFrame(u.format.mime, payload)
 	if start {
 		u.keyFrames.arrived()
 	}
