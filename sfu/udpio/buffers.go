@@ -48,15 +48,25 @@ func setBuffer(fd, option, force, bytes int) int {
 
 // receiveDrops is how many datagrams the kernel dropped because the receive
 // buffer was full, 0 where it does not tell.
-func (s *socket) receiveDrops() uint64 {
+func receiveDrops(fd int) uint64 {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	length := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&length)), 0)
 	if errno != 0 {
 		return 0
 	}
 	return uint64(info[unix.SK_MEMINFO_DROPS])
+}
+
+// receiveDrops is that of the socket, or what it was when it was closed.
+func (s *socket) receiveDrops() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return s.drops
+	}
+	return receiveDrops(s.fd)
 }
 
 func logStart(log *slog.Logger, local netip.AddrPort, rung, why, receives string, buffers []bufferSize) {

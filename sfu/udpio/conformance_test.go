@@ -1,6 +1,7 @@
 package udpio
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,20 +10,20 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/pion/ice/v4"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var _ interface { // what pion/ice asserts
-	ReadFromAddrPort([]byte) (int, netip.AddrPort, error)
-	WriteToAddrPort([]byte, netip.AddrPort) (int, error)
-} = (*Conn)(nil)
+var _ ice.AddrPortReaderWriter = (*Conn)(nil)
 
 // loopbackAny is any free port of loopback.
 var loopbackAny = netip.MustParseAddrPort("127.0.0.1:0")
@@ -324,6 +325,62 @@ func TestReadDeadline(t *testing.T) {
 			t.Errorf("read %q from %v, %v", buf[:n], from, err)
 		}
 	})
+}
+
+func TestListenRefuses(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, test := range []struct {
+		name   string
+		ctx    context.Context
+		config Config
+		want   string
+	}{
+		{"no address", t.Context(), Config{}, "no address"},
+		{"unknown rung", t.Context(), Config{Addr: loopbackAny, Rung: "fastest"}, "want auto or one of gso, sendmsg-gso, mmsg, writebatch, plain"},
+		{"foreign address", t.Context(), Config{Addr: netip.MustParseAddrPort("192.0.2.1:0")}, "bind: cannot assign requested address"},
+		{"unknown zone", t.Context(), Config{Addr: netip.MustParseAddrPort("[fe80::1%no-such-zone]:0")}, "find zone no-such-zone"},
+		{"cancelled", cancelled, Config{Addr: loopbackAny}, context.Canceled.Error()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Cleanup(openFiles(t))
+			c, err := Listen(test.ctx, test.config)
+			if c != nil || err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Listen = %v, %v, want %q", c, err, test.want)
+			}
+		})
+	}
+}
+
+func TestChoose(t *testing.T) {
+	old := &Prober{known: map[string]error{
+		"UDP_SEGMENT": unsupported("UDP_SEGMENT", unix.ENOPROTOOPT),
+		"sendmmsg":    unsupported("sendmmsg", unix.EPERM),
+	}}
+	for _, test := range []struct {
+		rung   string
+		prober *Prober
+		want   string
+		why    string
+		err    error
+	}{
+		{"auto", &Prober{known: map[string]error{"UDP_SEGMENT": nil, "sendmmsg": nil}}, "gso", "", nil},
+		{"auto", &Prober{known: map[string]error{"UDP_SEGMENT": nil, "sendmmsg": old.known["sendmmsg"]}}, "sendmsg-gso",
+			"gso: sendmmsg: unsupported operation: operation not permitted", nil},
+		{"auto", &Prober{known: map[string]error{"UDP_SEGMENT": old.known["UDP_SEGMENT"], "sendmmsg": nil}}, "mmsg",
+			"gso: UDP_SEGMENT: unsupported operation: protocol not available; sendmsg-gso: UDP_SEGMENT: unsupported operation: protocol not available", nil},
+		{"plain", old, "plain", "", nil},
+		{"mmsg", old, "", "", unix.EPERM},
+		{"gso", old, "", "", errors.ErrUnsupported},
+	} {
+		ladder, why, err := choose(test.rung, test.prober)
+		if !errors.Is(err, test.err) || why != test.why || err == nil && ladder[0].name != test.want {
+			t.Errorf("choose(%s) = %v, %q, %v, want %s, %q, %v", test.rung, ladder, why, err, test.want, test.why, test.err)
+		}
+	}
+	if ladder, _, err := choose("auto", old); err != nil || len(ladder) != 1 || ladder[0].name != "plain" {
+		t.Errorf("choose on an old host = %v, %v", ladder, err)
+	}
 }
 
 func TestPortInUse(t *testing.T) {

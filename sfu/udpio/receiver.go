@@ -19,20 +19,32 @@ type receiver interface {
 // openReceiver takes the best way to receive that goes with the rung, and says
 // what it is.
 func openReceiver(s *socket, r rung, prober *Prober, c *counters) (rx receiver, name string, err error) {
-	if !r.own {
-		conn, err := s.netConn()
-		return plainReceiver{conn, c}, "plain", err
+	if r.own {
+		if rx, name, err = openMmsgReceiver(s, prober, c); err == nil {
+			return rx, name, nil
+		}
 	}
-	name = "recvmmsg"
+	name = "plain"
+	if err != nil {
+		name += ": " + err.Error()
+	}
+	conn, err := s.netConn()
+	return plainReceiver{conn, c}, name, err
+}
+
+func openMmsgReceiver(s *socket, prober *Prober, c *counters) (rx receiver, name string, err error) {
 	single := prober.HaveRecvmmsg() != nil
+	name = "recvmmsg"
 	if single {
 		name = "recvmsg"
+	}
+	if rx, err = newMmsgReceiver(s, c, single); err != nil {
+		return nil, "", err
 	}
 	if prober.HaveGRO() == nil && s.setGRO() == nil {
 		name += " with UDP_GRO"
 	}
-	rx, err = newMmsgReceiver(s, c, single)
-	return rx, name, err
+	return rx, name, nil
 }
 
 // plainReceiver reads with Go's net.

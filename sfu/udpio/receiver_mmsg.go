@@ -54,6 +54,9 @@ func newMmsgReceiver(s *socket, c *counters, single bool) (*mmsgReceiver, error)
 		return nil, err
 	}
 	ready, err := set.SyscallConn()
+	if err == nil {
+		err = set.SetReadDeadline(time.Time{}) // which fails if the netpoller did not take it
+	}
 	if err != nil {
 		return nil, errors.Join(err, set.Close())
 	}

@@ -26,8 +26,10 @@ type socket struct {
 	local  netip.AddrPort
 	sendBy atomic.Int64 // Unix nanoseconds; 0: whenever
 
-	mu   sync.Mutex
-	conn *net.UDPConn
+	mu     sync.Mutex
+	conn   *net.UDPConn // the same socket as Go's net knows it, if anyone asked
+	closed bool
+	drops  uint64 // of the closed socket
 }
 
 // openSocket binds a socket without SO_REUSEADDR or SO_REUSEPORT: a port that
@@ -73,7 +75,7 @@ func (s *socket) bind(addr netip.AddrPort) error {
 	if err != nil {
 		return os.NewSyscallError("getsockname", err)
 	}
-	s.local = netip.AddrPortFrom(addr.Addr(), port(bound))
+	s.local = netip.AddrPortFrom(addr.Addr().Unmap(), port(bound))
 	return nil
 }
 
@@ -154,6 +156,7 @@ func (s *socket) waitWritable() error {
 func (s *socket) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.drops, s.closed = receiveDrops(s.fd), true
 	var err error
 	if s.conn != nil {
 		err = s.conn.Close()
