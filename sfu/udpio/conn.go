@@ -117,7 +117,7 @@ func open(config Config, ladder []rung, why string) (*Conn, error) {
 
 func (c *Conn) start(config Config, ladder []rung, why string) error {
 	buffers := c.socket.setBuffers(config.SocketBytes)
-	receiver, receives, err := openReceiver(c.socket, ladder[0], config.Prober, &c.counters)
+	receiver, receives, err := openReceiver(c.socket, ladder[0], config.Prober, &c.counters, config.Log)
 	if err != nil {
 		return err
 	}

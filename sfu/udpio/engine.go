@@ -29,17 +29,19 @@ type rung struct {
 	trains bool // understands messages of more than one part
 	own    bool // works on a socket that Go's netpoller does not know
 	have   []func(*Prober) error
+	call   func() error // what the Prober would say now of the system call
 	open   func(*socket) (engine, error)
 }
 
 // rungs lists the ways to send, the best first. The last one always works.
 func rungs() []rung {
+	segment, sendmmsg := (*Prober).HaveSegment, (*Prober).HaveSendmmsg
 	return []rung{
-		{name: "gso", trains: true, own: true, have: []func(*Prober) error{(*Prober).HaveSegment, (*Prober).HaveSendmmsg}, open: openMmsg},
-		{name: "sendmsg-gso", trains: true, own: true, have: []func(*Prober) error{(*Prober).HaveSegment}, open: openMsg},
-		{name: "mmsg", own: true, have: []func(*Prober) error{(*Prober).HaveSendmmsg}, open: openMmsg},
-		{name: "writebatch", have: []func(*Prober) error{(*Prober).HaveSendmmsg}, open: openWriteBatch},
-		{name: "plain", open: openPlain},
+		{"gso", true, true, []func(*Prober) error{segment, sendmmsg}, trySendmmsg, openMmsg},
+		{"sendmsg-gso", true, true, []func(*Prober) error{segment}, trySendmsg, openMsg},
+		{"mmsg", false, true, []func(*Prober) error{sendmmsg}, trySendmmsg, openMmsg},
+		{"writebatch", false, false, []func(*Prober) error{sendmmsg}, trySendmmsg, openWriteBatch},
+		{"plain", false, false, nil, func() error { return nil }, openPlain},
 	}
 }
 

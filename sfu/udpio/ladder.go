@@ -28,8 +28,10 @@ type ladder struct {
 	engines []engine
 	at      int       // in rungs
 	again   time.Time // when to try the chosen rung again, or to look for a lower one
-	told    bool      // a refused train was logged
-	state   atomic.Pointer[standing]
+
+	toldRung, toldTrain bool // what was logged
+
+	state atomic.Pointer[standing]
 }
 
 // standing is where a ladder stands, and why not higher.
@@ -67,10 +69,10 @@ func (l *ladder) send(messages []message) (int, error) {
 		}
 	}
 	n, err := l.engines[l.at].send(messages)
-	if n <= 0 && impossible(err) && len(messages[0].parts) == 1 && l.descend(messages[:1], err) {
+	if n == 0 && refused(err) && len(messages[0].parts) == 1 && l.descend(messages[:1], err) {
 		return 1, nil
 	}
-	return max(n, 0), err
+	return n, err
 }
 
 // singles returns the messages before the first train.
@@ -83,21 +85,24 @@ func singles(messages []message) []message {
 	return messages
 }
 
-// impossible reports whether an error may be about the system call, not about
-// the datagram: a filter installed since, or a kernel without it. EPERM may as
-// well come from a packet filter; another rung tells.
-func impossible(err error) bool {
-	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP)
+// refused reports whether an error from a system call may be that of a filter
+// installed since, or of a kernel that has no such call.
+func refused(err error) bool {
+	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)
 }
 
 // descend goes down to the first rung that can send the message, and reports
-// whether one did. It looks only once in a while.
+// whether one did. It looks only once in a while, and only where the rung's
+// system call itself is refused: EPERM may as well come from a packet filter.
 func (l *ladder) descend(one []message, cause error) bool {
 	if time.Now().Before(l.again) {
 		return false
 	}
 	l.again = time.Now().Add(retryAfter)
 	was, before := l.at, l.state.Load().why
+	if !errors.Is(l.rungs[was].call(), errors.ErrUnsupported) {
+		return false
+	}
 	why := fmt.Sprintf("%s: %v while sending", l.rungs[was].name, cause)
 	for at := was + 1; at < len(l.rungs); at++ {
 		if l.stand(at, why) != nil {
@@ -105,7 +110,10 @@ func (l *ladder) descend(one []message, cause error) bool {
 		}
 		if n, _ := l.engines[at].send(one); n > 0 {
 			l.counters.demotions.Add(1)
-			l.log.Warn("UDP send path demoted", "from", l.rungs[was].name, "to", l.rungs[at].name, "cause", cause)
+			if !l.toldRung {
+				l.toldRung = true
+				l.log.Warn("UDP send path demoted; told once", "from", l.rungs[was].name, "to", l.rungs[at].name, "cause", cause)
+			}
 			return true
 		}
 	}
@@ -132,8 +140,8 @@ func (l *ladder) trainRefused(m message, cause error) {
 	}
 	m.dest.trains = limits
 	l.counters.demotions.Add(1)
-	if !l.told {
-		l.told = true
+	if !l.toldTrain {
+		l.toldTrain = true
 		l.log.Warn("UDP trains refused, sending singly; told once", "destination", m.dest.addr, "bytes", len(m.parts[0]), "cause", cause)
 	}
 }

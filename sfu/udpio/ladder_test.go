@@ -40,15 +40,19 @@ func (s *script) send(messages []message) (int, error) {
 	return len(messages), nil
 }
 
+// What a filter and a packet filter have the system call itself answer.
+func blocked() error { return unsupported("call", unix.EPERM) }
+func allowed() error { return nil }
+
 // scripted returns a ladder of engines that share nothing with the kernel.
-func scripted(t *testing.T, fails ...func(message) error) (*ladder, []*script) {
+func scripted(t *testing.T, call func() error, fails ...func(message) error) (*ladder, []*script) {
 	t.Helper()
 	var scripts []*script
 	var rungs []rung
 	for i, fail := range fails {
 		s := &script{fail: fail}
 		scripts = append(scripts, s)
-		rungs = append(rungs, rung{name: string(rune('a' + i)), trains: i == 0, open: func(*socket) (engine, error) { return s, nil }})
+		rungs = append(rungs, rung{name: string(rune('a' + i)), trains: i == 0, call: call, open: func(*socket) (engine, error) { return s, nil }})
 	}
 	l, err := newLadder(nil, &counters{}, rungs, "because", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -70,7 +74,7 @@ func toOne(d *destination, parts ...string) message {
 func TestLadderDescendsAndReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := error(unix.ENOSYS)
-		l, s := scripted(t, func(message) error { return broken }, always(unix.EPERM), always(nil))
+		l, s := scripted(t, blocked, func(message) error { return broken }, always(unix.EPERM), always(nil))
 		w := &writer{counters: l.counters, ladder: l}
 		d := &destination{}
 		w.send([]message{toOne(d, "1"), toOne(d, "2", "3"), toOne(d, "4")})
@@ -89,7 +93,7 @@ func TestLadderDescendsAndReturns(t *testing.T) {
 		if l.retry(); l.at != 2 {
 			t.Errorf("back on rung %d too early", l.at)
 		}
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		l.retry()
 		w.send([]message{toOne(d, "5", "6")})
 		if st := l.state.Load(); st.rung != "a" || st.why != "because" || !slices.Equal(s[0].sent, []string{"5", "6"}) {
@@ -98,20 +102,29 @@ func TestLadderDescendsAndReturns(t *testing.T) {
 	})
 }
 
-// TestLadderStays: a packet filter refuses on all rungs, which is not theirs to
-// answer for.
+// TestLadderStays: EPERM of a packet filter, and of a filter that leaves no
+// lower rung either.
 func TestLadderStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tried := 0
-		l, _ := scripted(t, always(unix.EPERM), func(message) error { tried++; return unix.EPERM })
-		w := &writer{counters: l.counters, ladder: l}
-		for range 100 {
-			w.send([]message{toOne(&destination{}, "1")})
-		}
-		if st := l.state.Load(); st.rung != "a" || st.why != "because" || tried != 1 || l.counters.drops[dropRefused].Load() != 100 {
-			t.Errorf("stands on %+v, lower rung tried %d times, %d refused", st, tried, l.counters.drops[dropRefused].Load())
-		}
-	})
+	for name, test := range map[string]struct {
+		call  func() error
+		tried int
+	}{"packet filter": {allowed, 0}, "all calls refused": {blocked, 2}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tried := 0
+				l, _ := scripted(t, test.call, always(unix.EPERM), func(message) error { tried++; return unix.EPERM })
+				w := &writer{counters: l.counters, ladder: l}
+				for range 100 {
+					w.send([]message{toOne(&destination{}, "1")})
+				}
+				time.Sleep(retryAfter)
+				w.send([]message{toOne(&destination{}, "1")})
+				if st := l.state.Load(); st.rung != "a" || st.why != "because" || tried != test.tried || l.counters.drops[dropRefused].Load() != 101 {
+					t.Errorf("stands on %+v, lower rung tried %d times, %d refused", st, tried, l.counters.drops[dropRefused].Load())
+				}
+			})
+		})
+	}
 }
 
 func TestTrainRefused(t *testing.T) {
@@ -120,7 +133,7 @@ func TestTrainRefused(t *testing.T) {
 		segment int
 	}{{unix.EIO, 0}, {unix.EINVAL, 0}, {unix.EMSGSIZE, 2}} {
 		synctest.Test(t, func(t *testing.T) {
-			l, s := scripted(t, func(m message) error {
+			l, s := scripted(t, allowed, func(m message) error {
 				if len(m.parts) > 1 {
 					return test.cause
 				}
@@ -145,7 +158,7 @@ func TestTrainRefused(t *testing.T) {
 
 // TestTrainNotToBlame: the destination refuses single datagrams as well.
 func TestTrainNotToBlame(t *testing.T) {
-	l, _ := scripted(t, always(unix.ENETUNREACH))
+	l, _ := scripted(t, allowed, always(unix.ENETUNREACH))
 	w := &writer{counters: l.counters, ladder: l}
 	d := &destination{}
 	w.send([]message{toOne(d, "abc", "def")})
@@ -184,6 +197,7 @@ func failing(t *testing.T, name string, fail func(message) error) []rung {
 		t.Fatal(err)
 	}
 	real := ladder[0].open
+	ladder[0].call = blocked
 	ladder[0].open = func(s *socket) (engine, error) {
 		e, err := real(s)
 		return &script{inner: e, fail: fail}, err

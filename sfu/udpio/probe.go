@@ -28,6 +28,9 @@ type Capability struct {
 	Remedy  string  `json:"remedy,omitempty"` // unless yes: what the operator can do
 }
 
+// noLoopback is the remedy where nothing could be tried.
+const noLoopback = "bring the loopback interface up (ip link set lo up)"
+
 // Probe tries all that sending and receiving can make use of here, in less than
 // a second. It stops early, with what it has, when ctx ends.
 func Probe(ctx context.Context) []Capability {
@@ -56,9 +59,9 @@ func one(name, tried string, have func() error, remedy string) func() []Capabili
 	return func() []Capability {
 		c := Capability{Name: name, Tried: tried, Verdict: Yes}
 		if err := have(); err != nil {
-			c.Verdict, c.Cause, c.Remedy = Unknown, err.Error(), remedy
+			c.Verdict, c.Cause, c.Remedy = Unknown, err.Error(), noLoopback
 			if errors.Is(err, errors.ErrUnsupported) {
-				c.Verdict = No
+				c.Verdict, c.Remedy = No, remedy
 			}
 		}
 		return []Capability{c}
@@ -73,7 +76,7 @@ func probeBuffers() []Capability {
 	}
 	if err != nil {
 		return []Capability{{Name: "socket buffers", Tried: "a UDP socket on loopback", Verdict: Unknown, Cause: err.Error(),
-			Remedy: "a loopback interface that is up"}}
+			Remedy: noLoopback}}
 	}
 	defer s.close()
 	var found []Capability

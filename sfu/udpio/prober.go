@@ -3,8 +3,6 @@ package udpio
 import (
 	"errors"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Prober finds out what this host can do, by trying. An answer that is
@@ -18,14 +16,10 @@ type Prober struct {
 }
 
 // HaveSendmmsg tries sendmmsg(2) (Linux 3.0).
-func (p *Prober) HaveSendmmsg() error {
-	return p.once("sendmmsg", func() error { return trySyscall("sendmmsg", unix.SYS_SENDMMSG) })
-}
+func (p *Prober) HaveSendmmsg() error { return p.once("sendmmsg", trySendmmsg) }
 
 // HaveRecvmmsg tries recvmmsg(2) (Linux 2.6.33).
-func (p *Prober) HaveRecvmmsg() error {
-	return p.once("recvmmsg", func() error { return trySyscall("recvmmsg", unix.SYS_RECVMMSG) })
-}
+func (p *Prober) HaveRecvmmsg() error { return p.once("recvmmsg", tryRecvmmsg) }
 
 // HaveSegment sends a train of three datagrams over loopback and compares what
 // arrives (udp(7), UDP_SEGMENT, Linux 4.18).

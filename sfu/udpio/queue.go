@@ -36,37 +36,6 @@ type queue struct {
 	chunks       int // in use
 }
 
-// A destination is what is known of an address that was written to.
-type destination struct {
-	addr netip.AddrPort
-	to   sockaddr
-
-	// The queue's: place in the filling batch, if turn is that batch's.
-	turn  uint64
-	place int32
-
-	trains trainLimits // the writer's
-}
-
-// A batch is datagrams grouped by destination, each group in order.
-type batch struct {
-	groups  []group
-	packets []packet
-	chunks  [][]byte // the last one is being filled
-	room    []byte   // of the last chunk
-}
-
-type group struct {
-	dest       *destination
-	head, tail int32 // in packets
-	bytes      int
-}
-
-type packet struct {
-	data []byte
-	next int32 // of the same group; -1 is the end
-}
-
 func newQueue(maxBytes, maxDestination, family int) *queue {
 	return &queue{
 		family:         family,
@@ -128,20 +97,6 @@ func (q *queue) append(d *destination, b []byte) dropReason {
 	f.add(d, f.room[:n:n], q.turn)
 	f.room = f.room[n:]
 	return dropNone
-}
-
-func (f *batch) add(d *destination, data []byte, turn uint64) {
-	n := int32(len(f.packets))
-	f.packets = append(f.packets, packet{data: data, next: -1})
-	if d.turn != turn {
-		d.turn, d.place = turn, int32(len(f.groups))
-		f.groups = append(f.groups, group{dest: d, head: n, tail: n, bytes: len(data)})
-		return
-	}
-	g := &f.groups[d.place]
-	f.packets[g.tail].next = n
-	g.tail = n
-	g.bytes += len(data)
 }
 
 // extend gives the batch another chunk.
@@ -207,10 +162,7 @@ func (q *queue) release(b *batch) {
 			q.free = append(q.free, chunk)
 		}
 	}
-	clear(b.groups)
-	clear(b.packets)
-	clear(b.chunks)
-	*b = batch{groups: b.groups[:0], packets: b.packets[:0], chunks: b.chunks[:0]}
+	b.reset()
 	q.spare = b
 }
 

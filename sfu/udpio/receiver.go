@@ -1,6 +1,7 @@
 package udpio
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 	"time"
@@ -18,9 +19,9 @@ type receiver interface {
 
 // openReceiver takes the best way to receive that goes with the rung, and says
 // what it is.
-func openReceiver(s *socket, r rung, prober *Prober, c *counters) (rx receiver, name string, err error) {
+func openReceiver(s *socket, r rung, prober *Prober, c *counters, log *slog.Logger) (rx receiver, name string, err error) {
 	if r.own {
-		if rx, name, err = openMmsgReceiver(s, prober, c); err == nil {
+		if rx, name, err = openMmsgReceiver(s, prober, c, log); err == nil {
 			return rx, name, nil
 		}
 	}
@@ -32,13 +33,13 @@ func openReceiver(s *socket, r rung, prober *Prober, c *counters) (rx receiver, 
 	return plainReceiver{conn, c}, name, err
 }
 
-func openMmsgReceiver(s *socket, prober *Prober, c *counters) (rx receiver, name string, err error) {
+func openMmsgReceiver(s *socket, prober *Prober, c *counters, log *slog.Logger) (rx receiver, name string, err error) {
 	single := prober.HaveRecvmmsg() != nil
 	name = "recvmmsg"
 	if single {
 		name = "recvmsg"
 	}
-	if rx, err = newMmsgReceiver(s, c, single); err != nil {
+	if rx, err = newMmsgReceiver(s, c, log, single); err != nil {
 		return nil, "", err
 	}
 	if prober.HaveGRO() == nil && s.setGRO() == nil {

@@ -2,6 +2,7 @@ package udpio
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -29,6 +30,7 @@ const (
 type mmsgReceiver struct {
 	fd       int
 	counters *counters
+	log      *slog.Logger
 	set      *os.File // the epoll set
 	ready    syscall.RawConn
 	fill     func(uintptr) bool // r.receive, made once
@@ -36,6 +38,7 @@ type mmsgReceiver struct {
 
 	mu      sync.Mutex // of all below
 	single  bool       // recvmmsg is refused, recvmsg takes its place
+	refusal error      // to be logged
 	want    int        // how many to ask for
 	count   int        // received
 	err     error
@@ -48,7 +51,7 @@ type mmsgReceiver struct {
 	data    []byte // receiveBytes for each
 }
 
-func newMmsgReceiver(s *socket, c *counters, single bool) (*mmsgReceiver, error) {
+func newMmsgReceiver(s *socket, c *counters, log *slog.Logger, single bool) (*mmsgReceiver, error) {
 	set, err := epollSet(s.fd)
 	if err != nil {
 		return nil, err
@@ -60,7 +63,7 @@ func newMmsgReceiver(s *socket, c *counters, single bool) (*mmsgReceiver, error)
 	if err != nil {
 		return nil, errors.Join(err, set.Close())
 	}
-	r := &mmsgReceiver{fd: s.fd, counters: c, set: set, ready: ready, single: single, want: 1, data: make([]byte, maxReceive*receiveBytes)}
+	r := &mmsgReceiver{fd: s.fd, counters: c, log: log, set: set, ready: ready, single: single, want: 1, data: make([]byte, maxReceive*receiveBytes)}
 	r.fill = r.receive
 	for i := range r.headers {
 		r.iovecs[i].Base = &r.data[i*receiveBytes]
@@ -94,14 +97,23 @@ func epollSet(fd int) (*os.File, error) {
 
 func (r *mmsgReceiver) read(b []byte) (int, netip.AddrPort, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	n, from, err := r.take(b)
+	refusal := r.refusal
+	r.refusal = nil
+	r.mu.Unlock()
+	if refusal != nil {
+		r.log.Warn("UDP receive path demoted", "from", "recvmmsg", "to", "recvmsg", "cause", refusal)
+	}
+	return n, from, err
+}
+
+// take copies the next datagram received, waiting for one if there is none.
+func (r *mmsgReceiver) take(b []byte) (int, netip.AddrPort, error) {
 	for {
-		if r.current < r.count {
-			n, from := r.next(b)
-			if from.IsValid() {
+		for r.current < r.count {
+			if n, from := r.next(b); from.IsValid() {
 				return n, from, nil
 			}
-			continue
 		}
 		if err := r.ready.Read(r.fill); err != nil {
 			return 0, netip.AddrPort{}, r.whenOpen(err)
@@ -144,8 +156,8 @@ func (r *mmsgReceiver) receive(uintptr) bool {
 		case errno == unix.EAGAIN:
 			r.want = 1
 			return false
-		case !r.single && impossible(errno): // a filter installed since
-			r.single, r.want = true, 1
+		case !r.single && refused(errno):
+			r.single, r.want, r.refusal = true, 1, errno
 			r.counters.demotions.Add(1)
 		default:
 			r.err = os.NewSyscallError("receive", errno)

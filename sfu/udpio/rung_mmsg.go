@@ -32,8 +32,10 @@ func (e *mmsg) send(messages []message) (int, error) {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(e.socket.fd),
 			uintptr(unsafe.Pointer(&e.headers)), uintptr(count), unix.MSG_DONTWAIT, 0, 0)
 		runtime.KeepAlive(messages)
-		if done, err := e.socket.settle(errno); done {
-			return int(n), err
+		if done, err := e.socket.settle(errno); err != nil {
+			return 0, err
+		} else if done {
+			return int(n), nil
 		}
 	}
 }

@@ -29,5 +29,6 @@ func (e *writeBatch) send(messages []message) (int, error) {
 		e.addrs[i] = *net.UDPAddrFromAddrPort(m.dest.addr)
 		e.messages[i] = ipv6.Message{Buffers: e.buffers[i][:], Addr: &e.addrs[i]}
 	}
-	return e.batch.WriteBatch(e.messages[:count], 0)
+	n, err := e.batch.WriteBatch(e.messages[:count], 0)
+	return max(n, 0), err
 }

@@ -19,6 +19,10 @@ func unsupported(what string, cause error) error {
 	return fmt.Errorf("%s: %w: %w", what, errors.ErrUnsupported, cause)
 }
 
+func trySendmmsg() error { return trySyscall("sendmmsg", unix.SYS_SENDMMSG) }
+func trySendmsg() error  { return trySyscall("sendmsg", unix.SYS_SENDMSG) }
+func tryRecvmmsg() error { return trySyscall("recvmmsg", unix.SYS_RECVMMSG) }
+
 // trySyscall calls a system call on no socket: EBADF says it is there.
 func trySyscall(name string, number uintptr) error {
 	const none = ^uintptr(0)

@@ -16,7 +16,7 @@ import (
 
 // TestWriterTakesTurns: a destination with much to get does not hold up others.
 func TestWriterTakesTurns(t *testing.T) {
-	l, scripts := scripted(t, always(nil))
+	l, scripts := scripted(t, allowed, always(nil))
 	w := &writer{counters: l.counters, ladder: l}
 	q := newQueue(1<<20, 1<<20, unix.AF_INET)
 	for n := range 3*maxTrain + 1 {
@@ -96,7 +96,7 @@ func TestLogsOnce(t *testing.T) {
 		t.Errorf("logged %q", got)
 	}
 	out.Reset()
-	l, _ := scripted(t, func(m message) error {
+	l, _ := scripted(t, allowed, func(m message) error {
 		if len(m.parts) > 1 {
 			return unix.EIO
 		}
