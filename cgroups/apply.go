@@ -85,12 +85,28 @@ func (g Group) set(s setting) error {
 	if err := g.write(s.file, value); err != nil {
 		return err
 	}
+	return g.check(s)
+}
+
+// CheckLimits reads whether l is in force; its errors are those of SetLimits.
+// It does not look at limits of zero.
+func (g Group) CheckLimits(l Limits) error {
+	var errs []error
+	for _, s := range l.settings() {
+		if !s.unset {
+			errs = append(errs, g.check(s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g Group) check(s setting) error {
 	data, err := g.read(s.file)
 	if err != nil {
 		return err
 	}
 	if have := string(bytes.TrimSpace(data)); !s.same(have, s.value) {
-		return fmt.Errorf("write %q to %s of %s: reads back %q: %w", s.value, s.file, g, have, ErrNotApplied)
+		return fmt.Errorf("limit %s of %s: is %q, not %q: %w", s.file, g, have, s.value, ErrNotApplied)
 	}
 	return nil
 }

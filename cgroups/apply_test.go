@@ -37,6 +37,12 @@ func TestSetLimitsWritesFiles(t *testing.T) {
 				t.Errorf("%s is %q, want %q", file, have, want)
 			}
 		}
+		if err := g.CheckLimits(test.limits); err != nil {
+			t.Errorf("check: %v", err)
+		}
+		if err := g.CheckLimits(Limits{CPUWeight: 7}); !errors.Is(err, ErrNotApplied) {
+			t.Errorf("check of other limits: %v", err)
+		}
 		read, err := g.Limits()
 		if test.limits.CPUWeight == 0 {
 			test.limits.CPUWeight = 100
@@ -85,7 +91,7 @@ func TestC12NotApplied(t *testing.T) {
 	set(t, g, "pids.max", "")
 	other := func(have, want string) bool { return have == want+"0" }
 	err := g.set(setting{file: "pids.max", value: "64", same: other})
-	if !errors.Is(err, ErrNotApplied) || !strings.Contains(err.Error(), `reads back "64"`) {
+	if !errors.Is(err, ErrNotApplied) || !strings.Contains(err.Error(), `is "64", not "64"`) {
 		t.Errorf("set: %v", err)
 	}
 }

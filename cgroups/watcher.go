@@ -100,6 +100,7 @@ type Watch struct {
 	mu     sync.Mutex // held over a look, so that no look overtakes another
 	events Events
 	gone   bool
+	killed time.Time // when OOMKill was last seen to rise
 }
 
 // Watch follows a cgroup until the Watch is closed. It returns ErrGone for a
@@ -185,6 +186,13 @@ func (x *Watch) Events() (Events, error) {
 	return x.events, nil
 }
 
+// OOMKilled returns when OOMKill was last seen to rise; zero if it was not.
+func (x *Watch) OOMKilled() time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.killed
+}
+
 // Look reads the events now, and returns them as Events does.
 func (x *Watch) Look() (Events, error) {
 	x.mu.Lock()
@@ -194,6 +202,9 @@ func (x *Watch) Look() (Events, error) {
 		switch {
 		case err == nil:
 			x.events = now.atLeast(x.events) // a cgroup loses its files one by one
+			if x.events.OOMKill > before.OOMKill {
+				x.killed = time.Now()
+			}
 		case errors.Is(err, ErrGone):
 			x.gone = true
 			x.events.Populated = false

@@ -57,8 +57,14 @@ func checkWatcher(t *testing.T, w *Watcher) {
 		}
 		watches = append(watches, x)
 	}
+	start := time.Now()
 	set(t, g, "memory.events", "oom_kill 3\n")
 	for _, x := range watches {
+		defer func() {
+			if killed := x.OOMKilled(); killed.Before(start) {
+				t.Errorf("out-of-memory kill seen at %v, it was after %v", killed, start)
+			}
+		}()
 		await(t, x, func(e Events, err error) bool { return err == nil && e.OOMKill == 3 && e.Populated })
 	}
 	watches[0].Close()

@@ -19,7 +19,7 @@ func (l *Launcher) Find(pid int, startTime uint64) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find process %d: %w", pid, err)
 	}
-	p := &Process{proc: proc, pid: pid, start: startTime, done: make(chan struct{})}
+	p := &Process{proc: proc, pid: pid, start: startTime, left: make(chan struct{}), done: make(chan struct{})}
 	if err := l.find(p); err != nil {
 		proc.Release()
 		return nil, err

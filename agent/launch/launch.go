@@ -101,7 +101,7 @@ func (l *Launcher) start(spec Spec, control *os.File) (*Process, error) {
 		opener.Close()
 		return nil, err
 	}
-	p := &Process{proc: proc, pid: proc.Pid, child: true, gate: opener, done: make(chan struct{})}
+	p := &Process{proc: proc, pid: proc.Pid, child: true, gate: opener, left: make(chan struct{}), done: make(chan struct{})}
 	if err := l.begin(p); err != nil {
 		opener.Close()
 		proc.Kill()

@@ -263,14 +263,46 @@ func TestOpenAfterEnd(t *testing.T) {
 	if state, err := wait(p); err != nil || state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Errorf("%v, %v", state, err)
 	}
-	if err := p.Open(); !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("open: %v", err)
+	if err := p.Open(); err == nil {
+		t.Error("opened a gate that was given up")
 	}
 	if err := p.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("signal: %v", err)
 	}
 	if err := p.Kill(); err != nil {
 		t.Errorf("kill: %v", err)
+	}
+}
+
+// A process that ends at its gate keeps its ID until the gate is left.
+func TestEndAtGateIsNotReaped(t *testing.T) {
+	for name, leave := range map[string]func(*launch.Process) error{
+		"open": func(p *launch.Process) error {
+			if err := p.Open(); !errors.Is(err, syscall.EPIPE) {
+				return fmt.Errorf("open: %w", err)
+			}
+			return nil
+		},
+		"kill": (*launch.Process).Kill,
+	} {
+		p := start(t, newLauncher(t), newSpec(t, "zombie"))
+		if err := p.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		if _, err := p.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: wait: %v", name, err)
+		}
+		if err := syscall.Kill(p.PID(), 0); err != nil {
+			t.Errorf("%s: the process is reaped: %v", name, err)
+		}
+		if err := leave(p); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if state, err := wait(p); err != nil || state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Errorf("%s: %v, %v", name, state, err)
+		}
 	}
 }
 

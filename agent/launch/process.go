@@ -21,6 +21,7 @@ type Process struct {
 	gateOnce sync.Once
 	gate     *os.File // nil unless child
 	gateErr  error
+	left     chan struct{} // closed when the gate is opened or given up
 
 	done  chan struct{}
 	state *os.ProcessState // of an ended child
@@ -34,8 +35,12 @@ func (p *Process) PID() int { return p.pid }
 func (p *Process) StartTime() uint64 { return p.start }
 
 // Open lets the process through its gate. A second Open does nothing.
+//
+// Until Open or Kill a process that has ended is not reaped, so that its ID is
+// not another's while it is being placed.
 func (p *Process) Open() error {
 	p.gateOnce.Do(func() {
+		defer close(p.left)
 		if p.gate == nil {
 			return
 		}
@@ -47,12 +52,13 @@ func (p *Process) Open() error {
 	return p.gateErr
 }
 
-// shut closes a gate that was never opened.
-func (p *Process) shut() {
+// giveUp closes a gate that was never opened.
+func (p *Process) giveUp() {
 	p.gateOnce.Do(func() {
+		defer close(p.left)
 		if p.gate != nil {
 			p.gate.Close()
-			p.gateErr = fmt.Errorf("open gate of process %d: %w", p.pid, os.ErrProcessDone)
+			p.gateErr = fmt.Errorf("open gate of process %d: given up", p.pid)
 		}
 	})
 }
@@ -75,6 +81,7 @@ func (p *Process) Signal(signal syscall.Signal) error {
 // Kill kills the process and with it, in the moment it ends, all that is left
 // of its process group. It does not wait, and killing an ended process is no error.
 func (p *Process) Kill() error {
+	p.giveUp()
 	err := p.Signal(syscall.SIGKILL)
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
@@ -109,15 +116,29 @@ func (l *Launcher) watch(p *Process, end *pidfd) error {
 func (p *Process) follow(life context.Context, end *pidfd) {
 	err := end.wait(life)
 	end.Close()
-	p.shut()
+	if err == nil {
+		err = p.reap(life)
+	}
 	if err != nil {
+		p.giveUp()
 		p.err = fmt.Errorf("watch process %d: %w", p.pid, err)
-	} else {
-		killGroup(p.pid) // before the reaping: a zombie child keeps the group's ID
-		if p.child {
-			p.state, p.err = p.proc.Wait()
-		}
 	}
 	close(p.done)
 	p.proc.Release() // after done: see Signal
+}
+
+// reap ends what is left of an ended process.
+func (p *Process) reap(life context.Context) (err error) {
+	if p.child {
+		select {
+		case <-p.left:
+		case <-life.Done():
+			return os.ErrClosed
+		}
+	}
+	killGroup(p.pid) // before the reaping: a zombie child keeps the group's ID
+	if p.child {
+		p.state, err = p.proc.Wait()
+	}
+	return err
 }

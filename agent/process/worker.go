@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,6 +32,9 @@ var _ agent.Placement = (*Worker)(nil)
 // its record, in which the caller has put what it knows. A cgroup is where the
 // worker is born; nil means the agent's own.
 func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Worker, error) {
+	if !validName(spec.Name) {
+		return nil, fmt.Errorf("start worker %q: name is not made of 1 to 64 of a-z, 0-9 and -", spec.Name)
+	}
 	log, ok := spec.Log.(*os.File)
 	if spec.Log != nil && !ok {
 		return nil, fmt.Errorf("start worker %s: log is a %T, not a file: the worker could not outlive the agent", spec.Name, spec.Log)
@@ -44,6 +48,13 @@ func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Wor
 	}
 	rec.Name, rec.PID, rec.StartTime, rec.Socket = spec.Name, proc.PID(), proc.StartTime(), spec.Socket
 	return &Worker{rec: rec, proc: proc}, nil
+}
+
+// validName says whether agent.Spec allows a name, from which those of units and
+// cgroups are made.
+func validName(name string) bool {
+	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	return len(name) >= 1 && len(name) <= 64 && !strings.ContainsFunc(name, other)
 }
 
 // Find returns the running worker of a record, or agent.ErrGone.
