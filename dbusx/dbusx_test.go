@@ -180,6 +180,7 @@ func TestD04_SilentPeer(t *testing.T) {
 			b.Handle("com.example.Echo.Hush", func(*dbustest.Call) {})
 			c := open(t, b, dbusx.Options{})
 			defer c.Close()
+			mustAsk(t, c, "all of the handshake is over")
 			began := time.Now()
 			for b.Dials() == 1 && time.Since(began) < time.Minute {
 				ctx, cancel := context.WithTimeout(t.Context(), limit)

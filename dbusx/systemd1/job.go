@@ -75,7 +75,6 @@ func (s *Systemd) jobsMissed() {
 			w.miss()
 		}
 	}
-	s.undo.poke()
 }
 
 func (w *jobWatch) miss() {
@@ -110,7 +109,7 @@ func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, lo
 			every = min(2*every, maxPoll)
 			poll.Reset(every)
 		case <-ctx.Done():
-			return outcome{}, context.Cause(ctx)
+			return outcome{}, expired(ctx, nil)
 		}
 		u, err := s.state(ctx, w.unit)
 		switch {

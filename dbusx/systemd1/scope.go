@@ -18,6 +18,7 @@ const maxResets = 2
 // StartScope makes a transient scope of the processes in p and returns when
 // they are in its cgroup. The processes must be the caller's own and not waited
 // for until StartScope has returned, so that no PID can become another's.
+// Children that they had before stay where they are.
 //
 // A unit of that name that already holds the processes is taken as started; one
 // that failed is reset; any other is left alone: ErrExists. After any other
@@ -26,6 +27,9 @@ func (s *Systemd) StartScope(ctx context.Context, unit string, p Properties) err
 	st := &start{s: s, unit: unit, pids: p.pids}
 	if err := st.check(p); err != nil {
 		return &dbusx.Error{Op: startOp, Unit: unit, Kind: ErrProperty, Err: err}
+	}
+	if !s.undo.over(ctx, unit) { // it would stop what we are about to start
+		return of(startOp, unit, expired(ctx, nil))
 	}
 	err := s.withOptional(p, func(p Properties) error { return st.run(ctx, p) })
 	if err != nil && (st.made || st.unknown) {
@@ -63,7 +67,7 @@ func (st *start) check(p Properties) error {
 	return nil
 }
 
-// run makes attempts until the unit is there, refused, or ctx ends.
+// run makes attempts until the scope is there, refused, or ctx ends.
 func (st *start) run(ctx context.Context, p Properties) error {
 	pause := minPause
 	for {
@@ -71,12 +75,12 @@ func (st *start) run(ctx context.Context, p Properties) error {
 		if err == nil {
 			return nil
 		}
-		retry, err := st.after(ctx, err)
-		if !retry {
+		verdict, err := st.judge(ctx, err)
+		if verdict != retry {
 			return of(startOp, st.unit, err)
 		}
 		if !sleep(ctx, pause) {
-			return &dbusx.Error{Op: startOp, Unit: st.unit, Kind: dbusx.ErrTimeout, Sent: true, Err: errors.Join(context.Cause(ctx), err)}
+			return of(startOp, st.unit, expired(ctx, err))
 		}
 		pause = min(2*pause, maxPause)
 	}
@@ -87,10 +91,7 @@ func (st *start) attempt(ctx context.Context, p Properties) error {
 	w := st.s.watchJobs(st.unit)
 	defer st.s.unwatch(w)
 	var job dbus.ObjectPath
-	aux := []struct {
-		Name       string
-		Properties []property
-	}{}
+	var aux []auxiliary
 	err := st.s.call(ctx, "StartTransientUnit", []any{&job}, st.unit, "fail", p.list, aux)
 	if err != nil {
 		st.unknown = st.unknown || dbusx.Unknown(err)
@@ -99,102 +100,126 @@ func (st *start) attempt(ctx context.Context, p Properties) error {
 	st.made = true
 	out, err := st.s.wait(ctx, w, job, nil)
 	if err != nil {
-		return st.timeout(err)
+		return err
 	}
 	return st.confirm(out)
+}
+
+// auxiliary is a further unit to make; there are none.
+type auxiliary struct {
+	Name       string
+	Properties []property
 }
 
 // confirm checks that the end of the job was the start of the scope: systemd
 // calls a scope active, too, whose process died before it was attached.
 func (st *start) confirm(out outcome) error {
 	in, err := st.s.allIn(st.pids, st.unit)
+	if err != nil {
+		return &dbusx.Error{Kind: dbusx.ErrReply, Sent: true, Err: err}
+	}
+	active := out.result == "done" || out.unit.ActiveState == "active"
 	switch {
-	case err != nil:
-		return &dbusx.Error{Op: startOp, Unit: st.unit, Kind: dbusx.ErrReply, Sent: true, Err: err}
-	case in && (out.result == "done" || out.unit.ActiveState == "active"):
+	case active && in:
 		return nil
-	case out.result == "done" || out.unit.ActiveState == "active" || st.gone():
-		return &dbusx.Error{Op: startOp, Unit: st.unit, Kind: ErrProcessGone, Sent: true}
+	case active || slices.ContainsFunc(st.pids, st.s.ended):
+		return &dbusx.Error{Kind: ErrProcessGone, Sent: true}
+	case out.result == "":
+		out.result = "failed"
 	}
-	result := out.result
-	if result == "" {
-		result = "failed"
-	}
-	return &dbusx.Error{Op: startOp, Unit: st.unit, Kind: ErrJob, Sent: true, Err: &JobError{result}}
+	return &dbusx.Error{Kind: ErrJob, Sent: true, Err: &JobError{out.result}}
 }
 
-// after decides what an attempt that failed with err means: another attempt,
-// success (false, nil) or an error.
-func (st *start) after(ctx context.Context, err error) (retry bool, _ error) {
+// verdict is what to do after an attempt that failed.
+type verdict int
+
+const (
+	final verdict = iota // it is started or will never be
+	retry                // the name is free, or may be soon
+)
+
+// judge decides what an attempt that failed with err means.
+func (st *start) judge(ctx context.Context, err error) (verdict, error) {
 	switch {
 	case ctx.Err() != nil:
-		return false, err
-	case errors.Is(err, ErrExists):
-		return st.taken(ctx, err)
-	case dbusx.Unknown(err):
+		return final, expired(ctx, err)
+	case errors.Is(err, ErrExists), dbusx.Unknown(err):
 		return st.taken(ctx, err)
 	case again(err):
-		return true, err
+		return retry, err
 	}
-	return false, err
+	return final, err
 }
 
-// taken decides when a unit of our name exists or may exist, because a request
-// of ours was carried out or because it is somebody else's.
-func (st *start) taken(ctx context.Context, cause error) (retry bool, _ error) {
-	u, err := st.s.settle(ctx, st.unit, st.unknown)
-	if errors.Is(err, ErrNoUnit) {
-		return true, cause
-	}
-	if err != nil {
-		return false, err
+// taken decides when a unit of our name exists or may exist: because a request
+// of ours was carried out after all, or because it is somebody else's.
+func (st *start) taken(ctx context.Context, cause error) (verdict, error) {
+	u, err := st.settled(ctx)
+	switch {
+	case errors.Is(err, ErrNoUnit):
+		return retry, cause
+	case err != nil:
+		return final, err
+	case u.dead():
+		return st.reset(ctx, cause)
 	}
 	in, err := st.s.allIn(st.pids, st.unit)
 	if err != nil {
-		return false, err
+		return final, &dbusx.Error{Kind: dbusx.ErrReply, Sent: true, Err: err}
 	}
-	switch {
-	case in && u.ActiveState == "active":
-		st.made = true
-		return false, nil
-	case u.dead():
-		return st.reset(ctx, cause)
-	case !st.unknown:
-		return false, st.foreign()
+	if in {
+		return final, nil
+	}
+	return st.clear(ctx, cause)
+}
+
+// settled returns the state of the unit. If the unit may be ours, that is when
+// it has no job any more.
+func (st *start) settled(ctx context.Context) (Unit, error) {
+	pause := minPause
+	for {
+		u, err := st.s.state(ctx, st.unit)
+		if err != nil || u.settled() {
+			return u, err
+		}
+		if in, err := st.s.allIn(st.pids, st.unit); err != nil || !in && !st.unknown {
+			return u, err
+		}
+		if !sleep(ctx, pause) {
+			return u, expired(ctx, nil)
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// clear stops the unit if it can only be a request of ours that came too late
+// for its processes: a request is unaccounted for, and the unit is empty.
+func (st *start) clear(ctx context.Context, cause error) (verdict, error) {
+	foreign := &dbusx.Error{Kind: ErrExists}
+	if !st.unknown {
+		return final, foreign
 	}
 	pids, err := st.s.processes(ctx, st.unit)
 	if err != nil {
-		return false, err
+		return final, err
 	}
 	if len(pids) > 0 {
-		return false, st.foreign()
+		st.unknown = false // answered: it is not ours to undo
+		return final, foreign
 	}
-	_, err = st.s.Stop(ctx, st.unit)
-	return err == nil, errors.Join(err, cause)
+	if _, err := st.s.Stop(ctx, st.unit); err != nil {
+		return final, err
+	}
+	return retry, cause
 }
 
-func (st *start) reset(ctx context.Context, cause error) (retry bool, _ error) {
+// reset makes systemd forget a failed unit of our name.
+func (st *start) reset(ctx context.Context, cause error) (verdict, error) {
 	if st.resets++; st.resets > maxResets {
-		return false, cause
+		return final, cause
 	}
-	err := st.s.ResetFailed(ctx, st.unit)
-	if err != nil && !errors.Is(err, ErrNoUnit) && !again(err) {
-		return false, err
+	if err := st.s.ResetFailed(ctx, st.unit); err != nil && !errors.Is(err, ErrNoUnit) {
+		return final, err
 	}
-	return true, cause
-}
-
-// foreign says that the unit is not ours, and so not ours to undo.
-func (st *start) foreign() error {
-	st.unknown = false
-	return &dbusx.Error{Op: startOp, Unit: st.unit, Kind: ErrExists}
-}
-
-func (st *start) timeout(err error) error {
-	return &dbusx.Error{Op: startOp, Unit: st.unit, Kind: dbusx.ErrTimeout, Sent: true, Err: err}
-}
-
-// gone reports whether any of the processes has ended.
-func (st *start) gone() bool {
-	return slices.ContainsFunc(st.pids, st.s.ended)
+	return retry, cause
 }

@@ -32,7 +32,7 @@ func (s *Systemd) Stop(ctx context.Context, unit string) (Result, error) {
 			return st.result, of(stopOp, unit, err)
 		}
 		if !sleep(ctx, pause) {
-			return st.result, &dbusx.Error{Op: stopOp, Unit: unit, Kind: dbusx.ErrTimeout, Sent: true, Err: errors.Join(context.Cause(ctx), err)}
+			return st.result, of(stopOp, unit, expired(ctx, err))
 		}
 		pause = min(2*pause, maxPause)
 	}
@@ -65,7 +65,7 @@ func (st *stop) attempt(ctx context.Context) (done bool, _ error) {
 	st.result, st.began = ResultClean, time.Now()
 	out, err := st.s.wait(ctx, w, job, func(Unit) { st.slow(ctx) })
 	if err != nil {
-		return false, &dbusx.Error{Op: stopOp, Unit: st.unit, Kind: dbusx.ErrTimeout, Sent: true, Err: err}
+		return false, err
 	}
 	return st.over(out), nil
 }
@@ -90,20 +90,4 @@ func (st *stop) over(out outcome) (done bool) {
 		st.result = ResultKilled
 	}
 	return out.result != "canceled" && (out.result != "" || out.unit.Name == "" || out.unit.dead())
-}
-
-// settle waits until unit has no job and is not on its way from one state to
-// another; unless wait is set, it returns what it finds at once.
-func (s *Systemd) settle(ctx context.Context, unit string, wait bool) (Unit, error) {
-	pause := minPause
-	for {
-		u, err := s.state(ctx, unit)
-		if err != nil || !wait || u.settled() {
-			return u, err
-		}
-		if !sleep(ctx, pause) {
-			return u, context.Cause(ctx)
-		}
-		pause = min(2*pause, maxPause)
-	}
 }

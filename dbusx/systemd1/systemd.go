@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,8 +18,9 @@ import (
 
 const (
 	service      = "org.freedesktop.systemd1"
-	managerIface = service + ".Manager."
+	managerIface = service + ".Manager"
 	managerPath  = dbus.ObjectPath("/org/freedesktop/systemd1")
+	properties   = "org.freedesktop.DBus.Properties"
 
 	minPause = 10 * time.Millisecond // between attempts, doubled
 	maxPause = 500 * time.Millisecond
@@ -73,7 +73,7 @@ func New(c *dbusx.Client, o Options) *Systemd {
 	s.undo = newUndo(s)
 	c.Watch(dbusx.Watch{
 		Name:      service,
-		Interface: strings.TrimSuffix(managerIface, "."),
+		Interface: managerIface,
 		Member:    "JobRemoved",
 		Signal:    s.jobRemoved,
 		Changed:   s.jobsMissed,
@@ -98,15 +98,14 @@ func (s *Systemd) Stats() Stats {
 
 // Version returns systemd's version, "252.39-1~deb12u1".
 func (s *Systemd) Version(ctx context.Context) (string, error) {
+	const op = "read systemd version"
 	var v dbus.Variant
-	err := s.read(ctx, managerPath, "org.freedesktop.DBus.Properties.Get", []any{&v},
-		strings.TrimSuffix(managerIface, "."), "Version")
-	if err != nil {
-		return "", of("read systemd version", "", err)
+	if err := s.repeatAt(ctx, managerPath, properties+".Get", []any{&v}, managerIface, "Version"); err != nil {
+		return "", of(op, "", err)
 	}
 	version, ok := v.Value().(string)
 	if !ok {
-		return "", &dbusx.Error{Op: "read systemd version", Kind: dbusx.ErrReply, Err: fmt.Errorf("type %s", v.Signature())}
+		return "", &dbusx.Error{Op: op, Kind: dbusx.ErrReply, Err: fmt.Errorf("type %s", v.Signature())}
 	}
 	return version, nil
 }
@@ -118,17 +117,29 @@ func (s *Systemd) Kill(ctx context.Context, unit string, sig syscall.Signal) err
 
 // ResetFailed makes systemd forget that unit failed.
 func (s *Systemd) ResetFailed(ctx context.Context, unit string) error {
-	return of("reset", unit, s.call(ctx, "ResetFailedUnit", nil, unit))
+	return of("reset", unit, s.repeat(ctx, "ResetFailedUnit", nil, unit))
 }
 
 // Freeze suspends all processes of unit; it returns when they are.
 func (s *Systemd) Freeze(ctx context.Context, unit string) error {
-	return of("freeze", unit, s.call(ctx, "FreezeUnit", nil, unit))
+	return of("freeze", unit, s.repeat(ctx, "FreezeUnit", nil, unit))
 }
 
 // Thaw resumes all processes of unit.
 func (s *Systemd) Thaw(ctx context.Context, unit string) error {
-	return of("thaw", unit, s.call(ctx, "ThawUnit", nil, unit))
+	return of("thaw", unit, s.repeat(ctx, "ThawUnit", nil, unit))
+}
+
+// Ref keeps systemd from forgetting unit, so that Unit still tells its Result
+// when it has ended, until Unref or the end of the connection. There is none
+// over systemd's private socket.
+func (s *Systemd) Ref(ctx context.Context, unit string) error {
+	return of("ref", unit, s.call(ctx, "RefUnit", nil, unit))
+}
+
+// Unref undoes Ref.
+func (s *Systemd) Unref(ctx context.Context, unit string) error {
+	return of("unref", unit, s.call(ctx, "UnrefUnit", nil, unit))
 }
 
 // SetProperties changes properties of the running unit until it ends.
@@ -138,23 +149,30 @@ func (s *Systemd) SetProperties(ctx context.Context, unit string, p Properties) 
 		return &dbusx.Error{Op: op, Unit: unit, Kind: ErrProperty, Err: p.err}
 	}
 	return s.withOptional(p, func(p Properties) error {
-		return of(op, unit, s.call(ctx, "SetUnitProperties", nil, unit, true, p.list))
+		return of(op, unit, s.repeat(ctx, "SetUnitProperties", nil, unit, true, p.list))
 	})
 }
 
 // call makes one call of the Manager interface.
 func (s *Systemd) call(ctx context.Context, method string, ret []any, args ...any) error {
-	return s.client.Call(ctx, dbusx.Object{Name: service, Path: managerPath}, managerIface+method, ret, args...)
+	return s.client.Call(ctx, dbusx.Object{Name: service, Path: managerPath}, managerIface+"."+method, ret, args...)
 }
 
-// read makes a call that only reads, again and again while its outcome is
-// unknown and ctx allows.
-func (s *Systemd) read(ctx context.Context, path dbus.ObjectPath, method string, ret []any, args ...any) error {
+// repeat makes a call of the Manager interface that does no harm when made
+// twice, until its outcome is known or ctx ends.
+func (s *Systemd) repeat(ctx context.Context, method string, ret []any, args ...any) error {
+	return s.repeatAt(ctx, managerPath, managerIface+"."+method, ret, args...)
+}
+
+func (s *Systemd) repeatAt(ctx context.Context, path dbus.ObjectPath, method string, ret []any, args ...any) error {
 	pause := minPause
 	for {
 		err := s.client.Call(ctx, dbusx.Object{Name: service, Path: path}, method, ret, args...)
-		if err == nil || !again(err) || !sleep(ctx, pause) {
+		if err == nil || !again(err) {
 			return err
+		}
+		if !sleep(ctx, pause) {
+			return expired(ctx, err)
 		}
 		pause = min(2*pause, maxPause)
 	}
@@ -163,6 +181,15 @@ func (s *Systemd) read(ctx context.Context, path dbus.ObjectPath, method string,
 // again reports whether an error may be gone at the next attempt.
 func again(err error) bool {
 	return errors.Is(err, dbusx.ErrLost) || errors.Is(err, dbusx.ErrTimeout) || errors.Is(err, dbusx.ErrLimits)
+}
+
+// expired says that ctx has ended, and what was wrong until then.
+func expired(ctx context.Context, last error) error {
+	e := &dbusx.Error{Kind: dbusx.ErrTimeout, Sent: true, Err: context.Cause(ctx)}
+	if last != nil && !errors.Is(last, e.Err) {
+		e.Err = fmt.Errorf("%w; before that: %w", e.Err, last)
+	}
+	return e
 }
 
 // sleep waits for d; it returns false when ctx ends first.

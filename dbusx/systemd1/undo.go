@@ -32,9 +32,11 @@ type undo struct {
 	givenUp uint64
 }
 
+// undoing is one unit to be undone. Only the goroutine changes it.
 type undoing struct {
 	pids   []int
-	made   bool      // ours for certain
+	made   bool // ours for certain
+	over   chan struct{}
 	absent int       // looks in a row that found no unit
 	since  time.Time // first answer
 }
@@ -71,18 +73,25 @@ func (u *undo) stats() (pending int, givenUp uint64) {
 
 // add queues a unit. made says that it is ours whatever it holds.
 func (u *undo) add(unit string, pids []int, made bool) {
-	u.mu.Lock()
-	full := len(u.units) >= undoMost
-	if !full {
-		u.units[unit] = &undoing{pids: pids, made: made}
-	} else {
-		u.givenUp++
-	}
-	u.mu.Unlock()
-	if full {
-		u.s.log.Error("too many failed starts to undo", "unit", unit)
+	if !u.queue(unit, pids, made) {
+		u.giveUp(unit, "too many failed starts", nil)
 	}
 	u.poke()
+}
+
+func (u *undo) queue(unit string, pids []int, made bool) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	it := u.units[unit]
+	switch {
+	case it != nil:
+		u.units[unit] = &undoing{pids: slices.Concat(it.pids, pids), made: it.made || made, over: it.over}
+	case len(u.units) < undoMost:
+		u.units[unit] = &undoing{pids: slices.Clone(pids), made: made, over: make(chan struct{})}
+	default:
+		return false
+	}
+	return true
 }
 
 func (u *undo) poke() {
@@ -135,8 +144,28 @@ func (u *undo) round(ctx context.Context) bool {
 func (u *undo) remove(name string, it *undoing) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.units[name] == it {
+	if u.units[name] == it { // else another start of that name has failed meanwhile
 		delete(u.units, name)
+		close(it.over)
+	}
+}
+
+// over waits until nothing of unit is to be undone; it returns false if ctx
+// ends first.
+func (u *undo) over(ctx context.Context, unit string) bool {
+	u.mu.Lock()
+	it := u.units[unit]
+	u.mu.Unlock()
+	if it == nil {
+		return true
+	}
+	select {
+	case <-it.over:
+		return true
+	case <-u.done:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -146,7 +175,7 @@ func (u *undo) step(ctx context.Context, name string, it *undoing, state Unit) (
 	if it.since.IsZero() {
 		it.since = time.Now()
 	}
-	if state.Name == "" || state.LoadState == "not-found" {
+	if state.gone() {
 		it.absent++
 		return it.absent >= undoAbsence
 	}
@@ -155,7 +184,7 @@ func (u *undo) step(ctx context.Context, name string, it *undoing, state Unit) (
 		return u.giveUp(name, "unit still there", nil)
 	}
 	switch {
-	case state.dead() && state.Job == 0:
+	case state.ActiveState == "failed" && state.Job == 0:
 		return u.failed(name, u.s.ResetFailed(ctx, name))
 	case !state.settled() && !it.made:
 		return false // whose it is shows when it is settled

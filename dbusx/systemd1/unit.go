@@ -33,17 +33,22 @@ func (u Unit) settled() bool {
 	return u.Job == 0 && u.ActiveState != "activating" && u.ActiveState != "deactivating"
 }
 
+// gone reports whether there is nothing to stop or to reset.
+func (u Unit) gone() bool {
+	return u.Name == "" || u.LoadState == "not-found" || u.ActiveState == "inactive" && u.Job == 0
+}
+
 func (u Unit) dead() bool { return u.ActiveState == "inactive" || u.ActiveState == "failed" }
 
 // Unit returns the state of a unit that systemd has loaded, or ErrNoUnit.
 func (s *Systemd) Unit(ctx context.Context, unit string) (Unit, error) {
 	const op = "read unit"
 	var path dbus.ObjectPath
-	if err := s.read(ctx, managerPath, managerIface+"GetUnit", []any{&path}, unit); err != nil {
+	if err := s.repeat(ctx, "GetUnit", []any{&path}, unit); err != nil {
 		return Unit{}, of(op, unit, err)
 	}
 	var props map[string]dbus.Variant
-	err := s.read(ctx, path, "org.freedesktop.DBus.Properties.GetAll", []any{&props}, "")
+	err := s.repeatAt(ctx, path, properties+".GetAll", []any{&props}, "")
 	if err != nil {
 		return Unit{}, of(op, unit, err)
 	}
@@ -109,7 +114,7 @@ type listed struct {
 // list asks by pattern, which unlike asking by name loads no units.
 func (s *Systemd) list(ctx context.Context, patterns ...string) ([]Unit, error) {
 	var all []listed
-	err := s.read(ctx, managerPath, managerIface+"ListUnitsByPatterns", []any{&all}, []string{}, patterns)
+	err := s.repeat(ctx, "ListUnitsByPatterns", []any{&all}, []string{}, patterns)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +153,7 @@ func (s *Systemd) processes(ctx context.Context, unit string) ([]int, error) {
 		PID     uint32
 		Command string
 	}
-	err := s.read(ctx, managerPath, managerIface+"GetUnitProcesses", []any{&list}, unit)
+	err := s.repeat(ctx, "GetUnitProcesses", []any{&list}, unit)
 	if errors.Is(of("", unit, err), ErrNoUnit) {
 		return nil, nil
 	}
