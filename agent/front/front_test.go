@@ -29,11 +29,13 @@ type host struct {
 	route   error // what Route and Ready say
 	drained map[string]time.Duration
 	refuse  error // what Drain and Undrain say of a known worker
+	asked   int   // how often Workers was called
 }
 
 func (h *host) Workers() []agent.Worker {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.asked++
 	return append([]agent.Worker(nil), h.workers...)
 }
 

@@ -61,6 +61,7 @@ class Tile {
     this.#room = room;
     this.#release = close;
     this.#video.muted = true;
+    for (const event of ["loadeddata", "resize"]) this.#video.addEventListener(event, () => this.#noteFirstFrame());
     this.#video.setAttribute("aria-label", `${title}, room ${room}`);
     const watching = session instanceof WhepSession;
     const sound = el("button", {type: "button", "aria-pressed": "false", click: () => this.#toggleSound(sound)}, "Sound");
@@ -81,11 +82,13 @@ class Tile {
     if (this.#video.srcObject === stream) return;
     this.#video.srcObject = stream;
     this.#video.play().catch(() => { /* it plays with the first frame, or another stream has come */ });
-    if (this.session instanceof WhepSession) {
-      this.#video.requestVideoFrameCallback(() => {
-        if (this.#video.srcObject === this.session.stream) this.session.noteFirstFrame();
-      });
-    }
+  }
+
+  // A page that is not to be seen gets no frame callbacks, so the size of the
+  // picture will do: it is known with the first frame.
+  #noteFirstFrame() {
+    const {session} = this;
+    if (session instanceof WhepSession && this.#video.videoWidth > 0 && this.#video.srcObject === session.stream) session.noteFirstFrame();
   }
 
   async close() {
