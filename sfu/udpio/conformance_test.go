@@ -291,6 +291,25 @@ func TestCloseUnblocks(t *testing.T) {
 	})
 }
 
+func TestCloseForgetsWhatCame(t *testing.T) {
+	everyRung(t, func(t *testing.T, rung string) {
+		c := listen(t, Config{Rung: rung})
+		for range 10 {
+			c.WriteTo([]byte("unread"), c.LocalAddr())
+		}
+		buf := make([]byte, 100)
+		for range 3 { // the rest may have come with these
+			if _, _, err := c.ReadFrom(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+		if _, _, err := c.ReadFrom(buf); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read: %v, want %v", err, net.ErrClosed)
+		}
+	})
+}
+
 func TestCloseSendsWhatWaits(t *testing.T) {
 	everyRung(t, func(t *testing.T, rung string) {
 		const each = 500

@@ -1,6 +1,7 @@
 package udpio
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -57,7 +58,10 @@ type plainReceiver struct {
 func (r plainReceiver) read(b []byte) (int, netip.AddrPort, error) {
 	n, from, err := r.conn.ReadFromUDPAddrPort(b)
 	if err != nil {
-		return 0, from, err.(*net.OpError).Err
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			err = op.Err // Conn says the rest
+		}
+		return 0, from, err
 	}
 	r.counters.received(1, n)
 	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), nil

@@ -109,7 +109,7 @@ func (r *mmsgReceiver) read(b []byte) (int, netip.AddrPort, error) {
 
 // take copies the next datagram received, waiting for one if there is none.
 func (r *mmsgReceiver) take(b []byte) (int, netip.AddrPort, error) {
-	for {
+	for !r.closed.Load() {
 		for r.current < r.count {
 			if n, from := r.next(b); from.IsValid() {
 				return n, from, nil
@@ -122,6 +122,7 @@ func (r *mmsgReceiver) take(b []byte) (int, netip.AddrPort, error) {
 			return 0, netip.AddrPort{}, r.err
 		}
 	}
+	return 0, netip.AddrPort{}, net.ErrClosed
 }
 
 // next copies the next datagram of what was received.

@@ -120,7 +120,10 @@ func (s *socket) netConn() (*net.UDPConn, error) {
 		return nil, err
 	}
 	s.conn = conn.(*net.UDPConn) // of a datagram socket of these families it is one
-	return s.conn, nil
+	if by := s.sendBy.Load(); by != 0 {
+		err = s.conn.SetWriteDeadline(time.Unix(0, by))
+	}
+	return s.conn, err
 }
 
 // expire lets sends that wait for room fail, from linger after now on.
