@@ -17,27 +17,41 @@ const (
 // Fault is what goes wrong with one call.
 type Fault int
 
-// The faults. Lost means that nothing comes back, cut that the connection ends.
+// The faults. A lost request or reply never arrives; at a cut the connection
+// ends as well. The others are what a bus answers when systemd is not there:
+// after NoReply, alone, the call has been carried out.
 const (
 	None Fault = iota
 	LostRequest
 	LostReply
 	CutRequest
 	CutReply
-	ReplyNoReply // done, but the bus says that the recipient went away
+	NoReply
+	ServiceUnknown
+	NameHasNoOwner
+	Disconnected
 )
+
+var faultNames = map[Fault]string{
+	NoReply:        Driver + ".Error.NoReply",
+	ServiceUnknown: Driver + ".Error.ServiceUnknown",
+	NameHasNoOwner: Driver + ".Error.NameHasNoOwner",
+	Disconnected:   Driver + ".Error.Disconnected",
+}
 
 // Signals is how JobRemoved is sent.
 type Signals int
 
-// After the reply, as systemd mostly does; before it; not at all; twice; and
-// with other signals around it that have the same job or the same unit.
+// After the reply, as systemd mostly does; before it; not at all; twice; with
+// others before it that have the same job or the same unit; and not at all but
+// by somebody who is not systemd.
 const (
 	After Signals = iota
 	Before
 	Never
 	Twice
 	Confusing
+	Forged
 )
 
 // Unit is a unit of Systemd.
@@ -61,6 +75,8 @@ type Systemd struct {
 	JobResult string
 	// Refuse makes StartTransientUnit refuse these properties.
 	Refuse []string
+	// NoAttach makes scopes start without any of their processes.
+	NoAttach bool
 
 	bus *Bus
 
@@ -99,6 +115,9 @@ func (s *Systemd) serve(name string, c *Call, f method) {
 	case CutRequest:
 		_ = c.Conn.Close()
 		return
+	case ServiceUnknown, NameHasNoOwner, Disconnected:
+		c.Fail(faultNames[fault], "systemd is not there")
+		return
 	}
 	reply, job := f(c)
 	if s.Signals == Before {
@@ -108,8 +127,8 @@ func (s *Systemd) serve(name string, c *Call, f method) {
 	case LostReply:
 	case CutReply:
 		_ = c.Conn.Close()
-	case ReplyNoReply:
-		c.Fail(Driver+".Error.NoReply", "recipient disconnected from message bus without replying")
+	case NoReply:
+		c.Fail(faultNames[fault], "recipient disconnected from message bus without replying")
 	default:
 		_ = c.Conn.Send(reply)
 	}
@@ -123,14 +142,18 @@ func (s *Systemd) announce(j *job) {
 	if j == nil {
 		return
 	}
+	sender := unique
 	send := func(id uint32, unit, result string) {
-		s.bus.Signal(unique, managerPath, systemd1+".Manager.JobRemoved", id, jobPath(id), unit, result)
+		s.bus.Signal(sender, managerPath, systemd1+".Manager.JobRemoved", id, jobPath(id), unit, result)
 	}
 	switch s.Signals {
 	case Never:
 		return
 	case Twice:
 		send(j.id, j.unit, j.result)
+	case Forged:
+		sender = ":1.666"
+		j.result = "failed"
 	case Confusing:
 		send(j.id, "other-"+j.unit, "failed")
 		send(j.id+1000, j.unit, "failed")
@@ -150,6 +173,22 @@ func (s *Systemd) Put(name string, u Unit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.units[name] = &u
+}
+
+// Attach makes the PIDs of a unit show up in its cgroup.
+func (s *Systemd) Attach(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attach(name, s.units[name].PIDs)
+}
+
+// End ends a unit that Stays, and its job.
+func (s *Systemd) End(name string) {
+	s.mu.Lock()
+	id := s.units[name].Job
+	delete(s.units, name)
+	s.mu.Unlock()
+	s.announce(&job{id, name, "done"})
 }
 
 // Unit returns a copy of a unit, and whether there is one.

@@ -35,6 +35,8 @@ func (s *Systemd) methods() map[string]method {
 		"FreezeUnit":          s.known,
 		"ThawUnit":            s.known,
 		"SetUnitProperties":   s.known,
+		"RefUnit":             s.known,
+		"UnrefUnit":           s.known,
 		"GetUnit":             s.getUnit,
 		"GetUnitProcesses":    s.getProcesses,
 		"ListUnitsByPatterns": s.list,
@@ -74,7 +76,9 @@ func (s *Systemd) start(c *Call) (*dbus.Message, *job) {
 		result, u = s.JobResult, &Unit{Active: "failed", Sub: "failed", Result: "resources"}
 	}
 	s.units[name] = u
-	s.attach(name, u.PIDs)
+	if !s.NoAttach {
+		s.attach(name, u.PIDs)
+	}
 	return s.job(c, name, result)
 }
 

@@ -3,6 +3,7 @@ package systemd1
 import (
 	"errors"
 	"strings"
+	"unicode"
 
 	"github.com/sfu-agent/sfu-agent/dbusx"
 )
@@ -12,7 +13,7 @@ import (
 var (
 	ErrExists      = errors.New("unit exists and is not ours")
 	ErrNoUnit      = errors.New("no such unit")
-	ErrProperty    = errors.New("property not accepted")
+	ErrProperty    = errors.New("property not accepted") // a *PropertyError may say which
 	ErrProcessGone = errors.New("process is gone or not in the unit")
 	ErrJob         = errors.New("job not done") // a *JobError has the result
 )
@@ -23,6 +24,17 @@ type JobError struct {
 }
 
 func (e *JobError) Error() string { return "job result " + e.Result }
+
+// PropertyError names the property that systemd refused.
+type PropertyError struct {
+	Name string
+	Err  error
+}
+
+func (e *PropertyError) Error() string { return e.Err.Error() }
+
+// Unwrap returns systemd's own error.
+func (e *PropertyError) Unwrap() error { return e.Err }
 
 // of says of what unit err is, and of what kind if systemd said so.
 func of(op, unit string, err error) error {
@@ -37,6 +49,11 @@ func of(op, unit string, err error) error {
 	f.Op, f.Unit = op, unit
 	if kind := kindOf(e); kind != nil {
 		f.Kind = kind
+	}
+	if f.Kind == ErrProperty && f.Err != nil {
+		if name := namedProperty(f.Err.Error()); name != "" {
+			f.Err = &PropertyError{name, f.Err}
+		}
 	}
 	return &f
 }
@@ -59,4 +76,15 @@ func kindOf(e *dbusx.Error) error {
 		return ErrProperty
 	}
 	return nil
+}
+
+// namedProperty returns the property that an error text of systemd names:
+// "Cannot set property X, or unknown property." There is no other form of it.
+func namedProperty(text string) string {
+	_, rest, _ := strings.Cut(text, "property ")
+	name, _, _ := strings.Cut(rest, ",")
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		return ""
+	}
+	return name
 }
