@@ -11,6 +11,7 @@ import (
 type ICE struct {
 	Ufrag, Pwd string
 	Candidates []string
+	Mid        string // of the m-section that stands for the bundle; not needed of a client
 }
 
 // check wants credentials as RFC 8839, section 5.4 has them, and candidates of

@@ -160,6 +160,8 @@ func iceOf(d *sdp.SessionDescription) ICE {
 			i.Ufrag = a.Value
 		case "ice-pwd":
 			i.Pwd = a.Value
+		case sdp.AttrKeyMID:
+			i.Mid = a.Value
 		case sdp.AttrKeyCandidate:
 			i.Candidates = append(i.Candidates, a.Value)
 		}

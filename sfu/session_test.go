@@ -253,7 +253,7 @@ func TestUpdateICE(t *testing.T) {
 		want    error
 	}{
 		{"candidate", now.Ufrag, ICE{Candidates: []string{good}}, nil},
-		{"candidate with credentials", now.Ufrag, ICE{offered.Ufrag, offered.Pwd, []string{good}}, nil},
+		{"candidate with credentials", now.Ufrag, ICE{Ufrag: offered.Ufrag, Pwd: offered.Pwd, Candidates: []string{good}}, nil},
 		{"of a transport that is not supported", now.Ufrag, ICE{Candidates: []string{"1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active"}}, nil},
 		{"of a name that cannot be resolved", now.Ufrag, ICE{Candidates: []string{"1 1 udp 1 e4a0.local 9 typ host"}}, nil},
 		{"nothing", "", ICE{}, nil},

@@ -47,7 +47,7 @@ func formatFragment(ice sfu.ICE) string {
 	var b strings.Builder
 	b.WriteString("a=ice-lite\r\na=ice-options:trickle\r\n")
 	fmt.Fprintf(&b, "a=ice-ufrag:%s\r\na=ice-pwd:%s\r\n", ice.Ufrag, ice.Pwd)
-	b.WriteString("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n")
+	fmt.Fprintf(&b, "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:%s\r\n", ice.Mid)
 	for _, c := range ice.Candidates {
 		fmt.Fprintf(&b, "a=candidate:%s\r\n", c)
 	}

@@ -51,13 +51,12 @@ func (a *arrivals) add(number uint32, now time.Time) (first bool) {
 	return true
 }
 
-// addSeq records an RTP sequence number.
-func (a *arrivals) addSeq(seq uint16, now time.Time) {
+// addSeq is add for an RTP sequence number.
+func (a *arrivals) addSeq(seq uint16, now time.Time) (first bool) {
 	if !a.started {
-		a.add(uint32(seq), now)
-		return
+		return a.add(uint32(seq), now)
 	}
-	a.add(a.next+uint32(int32(int16(seq-uint16(a.next)))), now)
+	return a.add(a.next+uint32(int32(int16(seq-uint16(a.next)))), now)
 }
 
 // of returns the arrivals under key, which it makes if need be.

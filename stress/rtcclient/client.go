@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -25,17 +27,17 @@ type Config struct {
 	URL   string
 	Token string // bearer token, if any
 
-	// Socket is shared by clients that have the same one; without one a client
-	// opens its own on 127.0.0.1.
-	Socket *Socket
+	// Bind is the address that media is sent from and received at; 127.0.0.1 if
+	// it is not set.
+	Bind netip.Addr
 
 	// RTX has retransmissions come on a stream of their own (RFC 4588).
 	RTX bool
 
 	HTTP *http.Client // nil: http.DefaultClient
 
-	// Video is what a Publisher sends, or what a Viewer wants if it is not
-	// zero; the same for Audio.
+	// Source is what a Publisher sends. A Viewer looks at which media there are
+	// none of.
 	Source Source
 }
 
@@ -54,21 +56,13 @@ func (e *ErrStatus) Error() string {
 type client struct {
 	cfg     Config
 	pc      *webrtc.PeerConnection
-	socket  *Socket // its own, nil if shared
-	session string  // URL
+	session string // URL
 	state   chan webrtc.PeerConnectionState
 }
 
 // dial makes the PeerConnection; add puts the tracks in.
 func dial(ctx context.Context, cfg Config, add func(*webrtc.PeerConnection) error) (*client, error) {
 	c := &client{cfg: cfg, state: make(chan webrtc.PeerConnectionState, 16)}
-	if cfg.Socket == nil {
-		own, err := NewSocket()
-		if err != nil {
-			return nil, err
-		}
-		c.socket, c.cfg.Socket = own, own
-	}
 	var err error
 	if c.pc, err = c.newPeerConnection(); err != nil {
 		return nil, errors.Join(err, c.close(ctx))
@@ -90,10 +84,15 @@ func dial(ctx context.Context, cfg Config, add func(*webrtc.PeerConnection) erro
 
 func (c *client) newPeerConnection() (*webrtc.PeerConnection, error) {
 	s := webrtc.SettingEngine{LoggerFactory: quiet{}}
-	s.SetICEUDPMux(c.cfg.Socket.mux)
+	bind := c.cfg.Bind
+	if !bind.IsValid() {
+		bind = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	s.SetIPFilter(func(ip net.IP) bool { a, _ := netip.AddrFromSlice(ip); return a.Unmap() == bind.Unmap() })
 	s.SetIncludeLoopbackCandidate(true)
+	s.SetSRTPReplayProtectionWindow(1024) // retransmissions come late
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	engine, registry := &webrtc.MediaEngine{}, &interceptor.Registry{}
 	if err := register(engine, c.cfg.RTX); err != nil {
 		return nil, err
@@ -231,9 +230,6 @@ func (c *client) close(ctx context.Context) error {
 	}
 	if c.pc != nil {
 		err = errors.Join(err, c.pc.GracefulClose())
-	}
-	if c.socket != nil {
-		err = errors.Join(err, c.socket.Close())
 	}
 	return err
 }
