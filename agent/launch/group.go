@@ -10,11 +10,10 @@ import (
 // uninterruptible sleep takes longer than some milliseconds.
 const groupLimit = time.Second
 
-// killGroup kills what is left of a process group whose leader has ended, and
-// returns when it has ended too, or after groupLimit.
-func killGroup(leader int) {
+// awaitGroup returns when a killed process group has ended, or after groupLimit.
+func awaitGroup(leader int) {
 	for end := time.Now().Add(groupLimit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if err := syscall.Kill(-leader, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) || !groupRuns(leader) {
+		if err := syscall.Kill(-leader, 0); errors.Is(err, syscall.ESRCH) || !groupRuns(leader) {
 			return
 		}
 	}

@@ -47,20 +47,24 @@ type Spec struct {
 	Cgroup *os.File
 }
 
-// A Launcher owns the goroutines that watch its processes, one for each.
+// A Launcher owns the goroutine that starts its processes and those that watch
+// them, one for each.
 type Launcher struct {
-	life   context.Context // ends the watching, not the processes
+	life   context.Context // ends the goroutines, not the processes
 	cancel context.CancelFunc
+	spawns chan *spawn
 
-	mu       sync.Mutex
-	closed   bool
-	watchers sync.WaitGroup
+	mu     sync.Mutex
+	closed bool
+	tasks  sync.WaitGroup
 }
 
-// New returns a Launcher without processes.
+// New returns a Launcher without processes. Close it.
 func New() *Launcher {
 	life, cancel := context.WithCancel(context.Background())
-	return &Launcher{life: life, cancel: cancel}
+	l := &Launcher{life: life, cancel: cancel, spawns: make(chan *spawn)}
+	l.tasks.Go(l.spawner)
+	return l
 }
 
 // Close ends the watching and returns when it has ended. Processes go on, and
@@ -70,7 +74,7 @@ func (l *Launcher) Close() {
 	l.closed = true
 	l.mu.Unlock()
 	l.cancel()
-	l.watchers.Wait()
+	l.tasks.Wait()
 }
 
 // Start starts a process, which waits at its gate. It is in a session of its
@@ -96,7 +100,7 @@ func (l *Launcher) start(spec Spec, control *os.File) (*Process, error) {
 		return nil, fmt.Errorf("make gate: %w", err)
 	}
 	defer gate.Close()
-	proc, err := spawn(spec, gate, control)
+	proc, err := l.fork(spec, gate, control)
 	if err != nil {
 		opener.Close()
 		return nil, err
@@ -129,7 +133,7 @@ func (l *Launcher) begin(p *Process) error {
 	return nil
 }
 
-func spawn(spec Spec, gate, control *os.File) (*os.Process, error) {
+func (l *Launcher) fork(spec Spec, gate, control *os.File) (*os.Process, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, fmt.Errorf("open standard input: %w", err)
@@ -141,7 +145,7 @@ func spawn(spec Spec, gate, control *os.File) (*os.Process, error) {
 	}
 	argv := append([]string{ArgvPrefix + spec.Name}, spec.Args...)
 	argv = append(argv, "--gate-fd", strconv.Itoa(GateFD), "--control-fd", strconv.Itoa(ControlFD))
-	return spawnWithoutNewPrivs(spec.Exe, argv, &os.ProcAttr{
+	return l.spawn(spec.Exe, argv, &os.ProcAttr{
 		Dir:   "/",
 		Env:   append([]string{}, spec.Env...), // nil would inherit
 		Files: []*os.File{null, log, log, gate, control},

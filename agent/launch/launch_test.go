@@ -196,10 +196,14 @@ func TestNoThreadOfOursLosesPrivileges(t *testing.T) {
 	for i := range 20 {
 		start(t, launcher, newSpec(t, "n"+strconv.Itoa(i)))
 	}
+	if flagged := flaggedThreads(t); len(flagged) > 1 {
+		t.Errorf("%q have no_new_privs", flagged)
+	}
+	launcher.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		flagged := flaggedThreads(t)
 		if len(flagged) == 0 {
-			return // those that started the processes end by and by
+			return // the thread ends a little after its goroutine
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%q have no_new_privs", flagged)

@@ -108,7 +108,7 @@ func (l *Launcher) watch(p *Process, end *pidfd) error {
 	if l.closed {
 		return fmt.Errorf("watch process %d: launcher: %w", p.pid, os.ErrClosed)
 	}
-	l.watchers.Go(func() { p.follow(l.life, end) })
+	l.tasks.Go(func() { p.follow(l.life, end) })
 	return nil
 }
 
@@ -136,9 +136,10 @@ func (p *Process) reap(life context.Context) (err error) {
 			return os.ErrClosed
 		}
 	}
-	killGroup(p.pid) // before the reaping: a zombie child keeps the group's ID
+	syscall.Kill(-p.pid, syscall.SIGKILL) // before the reaping: a zombie child keeps the group's ID
 	if p.child {
 		p.state, err = p.proc.Wait()
 	}
+	awaitGroup(p.pid)
 	return err
 }
