@@ -51,9 +51,9 @@ type TriggerMode string
 
 // The modes, best first.
 const (
-	TriggerExact     TriggerMode = "trigger"      // the kernel tells, with the window that was asked for
-	TriggerStretched TriggerMode = "trigger, 2 s" // the kernel tells, with a window of whole 2 s
-	TriggerPolling   TriggerMode = "polling"      // the totals are compared once a window
+	TriggerExact     TriggerMode = "trigger"           // the kernel tells, with the window that was asked for
+	TriggerStretched TriggerMode = "stretched trigger" // the kernel tells, with the window in whole 2 s
+	TriggerPolling   TriggerMode = "polling"           // the totals are compared once a window
 )
 
 // WatchPressure calls reached whenever the trigger's pressure is reached, at
