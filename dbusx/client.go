@@ -151,7 +151,8 @@ type Object struct {
 	Path dbus.ObjectPath
 }
 
-// Call calls method (interface and member) and stores the reply's values in ret.
+// Call calls method (interface and member) and stores the reply's values in ret,
+// unless ret is nil.
 // It returns when ctx ends at the latest, or by the write limit if the bus has
 // stopped reading; a ctx without deadline gets the dial and call limits. A call
 // that certainly was not sent is sent again on a new connection; one that may
@@ -179,6 +180,9 @@ func (c *Client) Call(ctx context.Context, to Object, method string, ret []any, 
 	c.tookAtMost(time.Since(began))
 	if err != nil {
 		return err
+	}
+	if ret == nil {
+		return nil
 	}
 	if err := dbus.Store(body, ret...); err != nil {
 		return &Error{Op: method, Kind: ErrReply, Sent: true, Err: err}

@@ -485,7 +485,7 @@ func TestD12_LimitsOfTheBus(t *testing.T) {
 			defer cancel()
 			_, err := ask(ctx, c, "")
 			wantKind(t, err, dbusx.ErrLimits, false)
-			if n := b.Dials(); n > 20 {
+			if n := b.Dials(); n > 60 {
 				t.Errorf("%d dials in 5 s", n)
 			}
 		})

@@ -20,7 +20,7 @@ const (
 	systemdPeer = "unix:path=/run/systemd/private"
 
 	minPause = 10 * time.Millisecond // between failed dials, doubled
-	maxPause = 500 * time.Millisecond
+	maxPause = 100 * time.Millisecond
 )
 
 // endpoint is a place to connect to.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -50,8 +49,11 @@ func because(ctx context.Context, err error) error {
 }
 
 func (l *link) handshake() error {
-	if err := l.conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Geteuid()))}); err != nil {
+	if err := l.wire.authenticate(os.Geteuid()); err != nil {
 		return fmt.Errorf("authenticate: %w", err)
+	}
+	if err := l.conn.Auth([]dbus.Auth{dbus.AuthExternal("")}); err != nil {
+		return fmt.Errorf("start reading: %w", err)
 	}
 	if !l.bus {
 		return nil

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
 const (
 	maxMessage = 16 << 20 // bytes of one incoming message; the specification allows 128 MiB
-	maxAuth    = 16 << 10 // bytes a peer may send before authentication is over
 	headerSize = 16       // fixed part of a message
 )
 
@@ -23,10 +24,9 @@ type wire struct {
 	net.Conn
 	in         *bufio.Reader
 	writeLimit time.Duration
-	authLeft   int // bytes left of maxAuth
-	frameLeft  int // bytes left of the current message
-	framed     bool
-	broken     atomic.Bool // a read or write has failed
+	mimed      *strings.Reader // what godbus reads until it says BEGIN
+	frameLeft  int             // bytes left of the current message
+	broken     atomic.Bool     // a read or write has failed
 	start      time.Time
 	owed       atomic.Int64 // 1 + since start: since when the peer owes us bytes; 0: it does not
 }
@@ -36,9 +36,29 @@ func newWire(c net.Conn, writeLimit time.Duration) *wire {
 		Conn:       c,
 		in:         bufio.NewReaderSize(c, 16<<10),
 		writeLimit: writeLimit,
-		authLeft:   maxAuth,
+		mimed:      strings.NewReader("REJECTED EXTERNAL\r\nOK 0\r\n"),
 		start:      time.Now(),
 	}
+}
+
+// authenticate is the client's side of EXTERNAL as user uid in one round trip
+// (D-Bus specification, Authentication Protocol). godbus takes three, too many
+// for the moments in which a systemd that re-executes itself again and again
+// can be talked to; it has to do it all the same to start reading, so Read and
+// Write mime a server for it.
+func (w *wire) authenticate(uid int) error {
+	_, err := w.write(fmt.Appendf(nil, "\x00AUTH EXTERNAL %x\r\nBEGIN\r\n", strconv.Itoa(uid)))
+	if err != nil {
+		return err
+	}
+	line, err := w.in.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(line, []byte("OK ")) {
+		return fmt.Errorf("peer answers %.40q", line)
+	}
+	return nil
 }
 
 // errUnsent marks a failed write: the peer has at most a part of the message
@@ -47,24 +67,31 @@ var errUnsent = errors.New("not sent")
 
 // Write writes all of p within the write limit or closes the connection.
 func (w *wire) Write(p []byte) (int, error) {
+	if w.mimed == nil {
+		return w.write(p)
+	}
+	if bytes.Equal(p, []byte("BEGIN\r\n")) {
+		w.mimed = nil
+	}
+	return len(p), nil
+}
+
+func (w *wire) write(p []byte) (int, error) {
 	_ = w.SetWriteDeadline(time.Now().Add(w.writeLimit))
 	n, err := w.Conn.Write(p)
 	if err != nil {
 		w.broken.Store(true)
 		_ = w.Conn.Close()
-		return n, fmt.Errorf("%w: %w", errUnsent, err)
+		err = fmt.Errorf("%w: %w", errUnsent, err)
 	}
-	if !w.framed && bytes.Equal(p, []byte("BEGIN\r\n")) {
-		w.framed = true
-	}
-	return n, nil
+	return n, err
 }
 
 // Read never returns bytes of two messages at once, and none of a message that
 // is too long or not D-Bus.
 func (w *wire) Read(p []byte) (int, error) {
-	if !w.framed {
-		return w.readAuth(p)
+	if w.mimed != nil {
+		return w.mimed.Read(p)
 	}
 	n, err := w.readFramed(p)
 	w.owed.Store(0)
@@ -72,15 +99,6 @@ func (w *wire) Read(p []byte) (int, error) {
 		w.broken.Store(true)
 		_ = w.Conn.Close()
 	}
-	return n, err
-}
-
-func (w *wire) readAuth(p []byte) (int, error) {
-	if w.authLeft == 0 {
-		return 0, fmt.Errorf("more than %d bytes before authentication", maxAuth)
-	}
-	n, err := w.in.Read(p[:min(len(p), w.authLeft)])
-	w.authLeft -= n
 	return n, err
 }
 

@@ -227,10 +227,10 @@ func (c *Conn) authenticate(net.Conn) error {
 			return nil
 		case line == "AUTH":
 			answer = "REJECTED EXTERNAL\r\n"
-		case strings.HasPrefix(line, "AUTH EXTERNAL"):
-			answer = "DATA\r\n"
-		case strings.HasPrefix(line, "DATA"):
+		case strings.HasPrefix(line, "AUTH EXTERNAL "), strings.HasPrefix(line, "DATA"):
 			answer = "OK 0123456789abcdef0123456789abcdef\r\n"
+		case line == "AUTH EXTERNAL":
+			answer = "DATA\r\n"
 		}
 		if _, err := io.WriteString(c.Conn, answer); err != nil {
 			return err

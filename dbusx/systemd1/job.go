@@ -19,7 +19,7 @@ const (
 type jobWatch struct {
 	unit    string
 	removed chan removed
-	missed  chan struct{}
+	changed chan struct{} // since the watch began, or the last look
 }
 
 type removed struct {
@@ -28,9 +28,9 @@ type removed struct {
 }
 
 func (s *Systemd) watchJobs(unit string) *jobWatch {
-	w := &jobWatch{unit: unit, removed: make(chan removed, 8), missed: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	w := &jobWatch{unit: unit, removed: make(chan removed, 8), changed: s.changed}
 	s.jobs[unit] = append(s.jobs[unit], w)
 	return w
 }
@@ -61,26 +61,7 @@ func (s *Systemd) jobRemoved(sig *dbus.Signal) {
 		select {
 		case w.removed <- r:
 		default:
-			w.miss()
 		}
-	}
-}
-
-// jobsMissed makes all watches look at their unit.
-func (s *Systemd) jobsMissed() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, watches := range s.jobs {
-		for _, w := range watches {
-			w.miss()
-		}
-	}
-}
-
-func (w *jobWatch) miss() {
-	select {
-	case w.missed <- struct{}{}:
-	default:
 	}
 }
 
@@ -104,7 +85,8 @@ func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, lo
 			}
 			s.bySignal.Add(1)
 			return outcome{result: r.result}, nil
-		case <-w.missed:
+		case <-w.changed:
+			w.changed = s.change()
 		case <-poll.C:
 			every = min(2*every, maxPoll)
 			poll.Reset(every)

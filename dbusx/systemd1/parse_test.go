@@ -195,7 +195,7 @@ func FuzzReplies(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := &Systemd{jobs: make(map[string][]*jobWatch)}
+		s := &Systemd{changed: make(chan struct{}), jobs: make(map[string][]*jobWatch)}
 		w := s.watchJobs("a.scope")
 		for range cap(w.removed) + 1 {
 			s.jobRemoved(&dbus.Signal{Body: m.Body})

@@ -69,8 +69,7 @@ func (st *start) check(p Properties) error {
 
 // run makes attempts until the scope is there, refused, or ctx ends.
 func (st *start) run(ctx context.Context, p Properties) error {
-	pause := minPause
-	for {
+	for pause := st.s.pauses(); ; {
 		err := st.attempt(ctx, p)
 		if err == nil {
 			return nil
@@ -79,10 +78,9 @@ func (st *start) run(ctx context.Context, p Properties) error {
 		if verdict != retry {
 			return of(startOp, st.unit, err)
 		}
-		if !sleep(ctx, pause) {
+		if !pause.wait(ctx) {
 			return of(startOp, st.unit, expired(ctx, err))
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 
@@ -176,8 +174,7 @@ func (st *start) taken(ctx context.Context, cause error) (verdict, error) {
 // settled returns the state of the unit. If the unit may be ours, that is when
 // it has no job any more.
 func (st *start) settled(ctx context.Context) (Unit, error) {
-	pause := minPause
-	for {
+	for pause := st.s.pauses(); ; {
 		u, err := st.s.state(ctx, st.unit)
 		if err != nil || u.settled() {
 			return u, err
@@ -185,10 +182,9 @@ func (st *start) settled(ctx context.Context) (Unit, error) {
 		if in, err := st.s.allIn(st.pids, st.unit); err != nil || !in && !st.unknown {
 			return u, err
 		}
-		if !sleep(ctx, pause) {
+		if !pause.wait(ctx) {
 			return u, expired(ctx, nil)
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 

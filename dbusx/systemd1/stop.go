@@ -25,16 +25,14 @@ const (
 // Stop stops unit and returns when it is. No such unit is no error.
 func (s *Systemd) Stop(ctx context.Context, unit string) (Result, error) {
 	st := &stop{s: s, unit: unit, result: ResultNone}
-	pause := minPause
-	for {
+	for pause := s.pauses(); ; {
 		done, err := st.attempt(ctx)
 		if done || err != nil && !again(err) {
 			return st.result, of(stopOp, unit, err)
 		}
-		if !sleep(ctx, pause) {
+		if !pause.wait(ctx) {
 			return st.result, of(stopOp, unit, expired(ctx, err))
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 

@@ -41,6 +41,7 @@ type Systemd struct {
 	undo   *undo
 
 	mu      sync.Mutex
+	changed chan struct{}          // closed at the next change of connection or of systemd
 	jobs    map[string][]*jobWatch // by unit
 	dropped map[string]bool        // optional properties that this systemd does not have
 
@@ -67,6 +68,7 @@ func New(c *dbusx.Client, o Options) *Systemd {
 		client:  c,
 		proc:    o.ProcRoot,
 		log:     o.Log,
+		changed: make(chan struct{}),
 		jobs:    make(map[string][]*jobWatch),
 		dropped: make(map[string]bool),
 	}
@@ -76,7 +78,7 @@ func New(c *dbusx.Client, o Options) *Systemd {
 		Interface: managerIface,
 		Member:    "JobRemoved",
 		Signal:    s.jobRemoved,
-		Changed:   s.jobsMissed,
+		Changed:   s.wake,
 	})
 	return s
 }
@@ -165,16 +167,14 @@ func (s *Systemd) repeat(ctx context.Context, method string, ret []any, args ...
 }
 
 func (s *Systemd) repeatAt(ctx context.Context, path dbus.ObjectPath, method string, ret []any, args ...any) error {
-	pause := minPause
-	for {
+	for pause := s.pauses(); ; {
 		err := s.client.Call(ctx, dbusx.Object{Name: service, Path: path}, method, ret, args...)
 		if err == nil || !again(err) {
 			return err
 		}
-		if !sleep(ctx, pause) {
+		if !pause.wait(ctx) {
 			return expired(ctx, err)
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 
@@ -192,14 +192,42 @@ func expired(ctx context.Context, last error) error {
 	return e
 }
 
-// sleep waits for d; it returns false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
+// pauses are the times between attempts: each twice the one before, cut short
+// when the connection or systemd's place on the bus changes.
+type pauses struct {
+	s       *Systemd
+	changed chan struct{} // since the last attempt began
+	next    time.Duration
+}
+
+func (s *Systemd) pauses() *pauses { return &pauses{s: s, changed: s.change(), next: minPause} }
+
+// wait makes a pause; it returns false if ctx ends first.
+func (p *pauses) wait(ctx context.Context) bool {
+	t := time.NewTimer(p.next)
 	defer t.Stop()
+	p.next = min(2*p.next, maxPause)
 	select {
 	case <-t.C:
-		return true
+	case <-p.changed:
 	case <-ctx.Done():
 		return false
 	}
+	p.changed = p.s.change()
+	return true
+}
+
+// change returns a channel that is closed at the next change.
+func (s *Systemd) change() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// wake makes all who wait look again: signals may be missed.
+func (s *Systemd) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
 }

@@ -17,7 +17,7 @@ const (
 	undoCall    = 3 * time.Second        // for one call
 	undoLimit   = 30 * time.Second       // for one unit, from the first answer on
 	undoMost    = 1024                   // units waiting
-	undoAbsence = 2                      // looks that must find no unit: a request may be under way still
+	undoAbsence = 500 * time.Millisecond // without the unit: a request may be under way still
 )
 
 // undo stops the units of failed starts, one goroutine for all.
@@ -37,8 +37,8 @@ type undoing struct {
 	pids   []int
 	made   bool // ours for certain
 	over   chan struct{}
-	absent int       // looks in a row that found no unit
-	since  time.Time // first answer
+	since  time.Time // first look
+	absent time.Time // first of the looks in a row that found no unit
 }
 
 func newUndo(s *Systemd) *undo {
@@ -104,11 +104,12 @@ func (u *undo) poke() {
 func (u *undo) run(ctx context.Context) {
 	defer close(u.done)
 	for ctx.Err() == nil {
+		var next <-chan time.Time // nothing to do: never
 		if u.round(ctx) {
-			sleep(ctx, undoEvery)
-			continue
+			next = time.After(undoEvery)
 		}
 		select {
+		case <-next:
 		case <-u.wake:
 		case <-ctx.Done():
 		}
@@ -172,18 +173,20 @@ func (u *undo) over(ctx context.Context, unit string) bool {
 // step does what the state of one unit calls for and reports whether that was
 // the last of it.
 func (u *undo) step(ctx context.Context, name string, it *undoing, state Unit) (done bool) {
+	now := time.Now()
 	if it.since.IsZero() {
-		it.since = time.Now()
+		it.since = now
 	}
-	if state.gone() {
-		it.absent++
-		return it.absent >= undoAbsence
-	}
-	it.absent = 0
-	if time.Since(it.since) > undoLimit {
-		return u.giveUp(name, "unit still there", nil)
+	if !state.gone() {
+		it.absent = time.Time{}
+	} else if it.absent.IsZero() {
+		it.absent = now
 	}
 	switch {
+	case state.gone():
+		return now.Sub(it.absent) >= undoAbsence
+	case now.Sub(it.since) > undoLimit:
+		return u.giveUp(name, "unit still there", nil)
 	case state.ActiveState == "failed" && state.Job == 0:
 		return u.failed(name, u.s.ResetFailed(ctx, name))
 	case !state.settled() && !it.made:
