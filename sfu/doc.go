@@ -8,6 +8,7 @@
 //
 // Packets pass without a lock of the Server: the up-track's goroutine loads the
 // slot's immutable list of down-tracks and writes to each. Server.mu guards
-// rooms, sessions and slots' membership; it is never held over a call into pion
-// and is taken before any other lock.
+// rooms, sessions and slots' membership; it is never held over a call that may
+// wait, and is taken before any other lock. Session.update is the exception: it
+// has one ICE restart wait for the other, and nobody else.
 package sfu

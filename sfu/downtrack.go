@@ -11,6 +11,9 @@ import (
 	"github.com/sfu-agent/sfu-agent/sfu/rtpmap"
 )
 
+// headerSize is the length of the RTP header that viewers get, in bytes.
+const headerSize = 12
+
 // A downTrack is what one viewer receives in one m-section. It implements
 // webrtc.TrackLocal.
 type downTrack struct {
@@ -83,34 +86,32 @@ func (d *downTrack) RID() string { return "" }
 // Kind implements webrtc.TrackLocal.
 func (d *downTrack) Kind() webrtc.RTPCodecType { return d.format.kind() }
 
-// forward writes one packet of u to the viewer and returns its length, or why
-// it did not.
-func (d *downTrack) forward(u *upTrack, p *packet) (int, drop) {
+// forward writes one packet of u to the viewer, or says why not.
+func (d *downTrack) forward(u *upTrack, p *packet) drop {
 	s := d.source.Load()
 	if s == nil || s.up != u {
 		if !p.start {
-			return 0, dropNoKeyFrame
+			return dropNoKeyFrame
 		}
 		s = d.turnTo(u, p)
 	}
 	seq, ts, ok := d.seqs.Next(p.seq, p.ts)
 	if !ok {
-		return 0, dropLate
+		return dropLate
 	}
 	d.header = rtp.Header{
 		Version: 2, Marker: p.marker, PayloadType: uint8(d.format.pt), SSRC: d.ssrc,
 		SequenceNumber: seq + s.base, Timestamp: ts,
 	}
-	n, err := d.writer.WriteRTP(&d.header, p.payload)
-	if err != nil {
-		return 0, dropWrite
+	if _, err := d.writer.WriteRTP(&d.header, p.payload); err != nil {
+		return dropWrite
 	}
 	d.packets++
 	d.octets += uint32(len(p.payload))
 	d.last = p.arrived
 	d.sendReport(u, s, p.arrived)
 	d.followFirstFrame(p)
-	return n, dropNone
+	return dropNone
 }
 
 // turnTo makes u the source, from p on.

@@ -1,9 +1,11 @@
 package sfu
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ICE is one side of an ICE session: its credentials and its candidates, the
@@ -51,4 +53,56 @@ func iceChars(s string, atLeast int) bool {
 		}
 	}
 	return true
+}
+
+// ICE returns the server's side of the current ICE session. Its Ufrag names
+// that ICE session.
+func (s *Session) ICE() ICE {
+	s.update.Lock()
+	defer s.update.Unlock()
+	return s.local
+}
+
+// UpdateICE takes what a client says about its side of ICE: more candidates of
+// the current ICE session, or new credentials, which restart ICE (RFC 9725,
+// section 4.3). current names the ICE session the client means by the server's
+// Ufrag, and is empty if any will do; another than the current one is
+// ErrICESession. After a restart, local is the server's new side; without one
+// it is nil. On an error the session and its ICE session go on as they were.
+func (s *Session) UpdateICE(ctx context.Context, current string, remote ICE) (local *ICE, err error) {
+	s.update.Lock()
+	defer s.update.Unlock()
+	if current != "" && current != s.local.Ufrag {
+		return nil, ErrICESession
+	}
+	if err := remote.checkCandidates(); err != nil {
+		return nil, err
+	}
+	if remote.Ufrag == "" && remote.Pwd == "" || remote.Ufrag == s.remote.Ufrag && remote.Pwd == s.remote.Pwd {
+		return nil, nil // a lite agent waits for the client's checks, whatever its candidates
+	}
+	if err := remote.check(); err != nil {
+		return nil, err
+	}
+	return s.restartICE(ctx, remote)
+}
+
+// restartICE goes through with it whatever becomes of ctx, or pion and s.local
+// would disagree on the current ICE session.
+func (s *Session) restartICE(ctx context.Context, remote ICE) (*ICE, error) {
+	if s.ctx.Err() != nil {
+		return nil, ErrSessionClosed
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	description, err := s.offer.describe(s.role, s.chosen, remote)
+	if err != nil {
+		return nil, fmt.Errorf("restart ICE: %w", err)
+	}
+	d, err := answer(ctx, s.pc, description)
+	if err != nil {
+		return nil, fmt.Errorf("restart ICE: %w", err)
+	}
+	s.remote, s.local = remote, iceOf(d)
+	return &s.local, nil
 }

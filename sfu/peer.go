@@ -5,7 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
+	"math/big"
 	"strings"
 	"time"
 
@@ -28,13 +31,19 @@ const (
 // maxPacket is the longest RTP or RTCP packet the SFU takes, in bytes.
 const maxPacket = 1500
 
-// newCertificate makes the process's DTLS certificate.
-func newCertificate() (webrtc.Certificate, error) {
+// newCertificate makes the process's DTLS certificate. Clients know it by its
+// fingerprint alone; it is only not to expire while the process lives.
+func newCertificate(now time.Time) (webrtc.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return webrtc.Certificate{}, fmt.Errorf("make DTLS key: %w", err)
 	}
-	cert, err := webrtc.GenerateCertificate(key)
+	cert, err := webrtc.NewCertificate(key, x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()),
+		Subject:      pkix.Name{CommonName: "WebRTC"},
+		NotBefore:    now.AddDate(0, 0, -1), // clients' clocks differ
+		NotAfter:     now.AddDate(10, 0, 0),
+	})
 	if err != nil {
 		return webrtc.Certificate{}, fmt.Errorf("make DTLS certificate: %w", err)
 	}

@@ -36,7 +36,7 @@ func (d *downTrack) retransmit(nacks []rtcp.NackPair) {
 			if n, sent := d.resend(s, seq); sent {
 				count.retransmits.Add(1)
 				count.packetsOut.Add(1)
-				count.bytesOut.Add(uint64(n))
+				count.bytesOut.Add(uint64(headerSize + n))
 			}
 			return d.retransmitter.budget > 0
 		})
@@ -54,8 +54,9 @@ func (r *retransmitter) fill(packets uint64) {
 	r.earned = packets
 }
 
-// resend sends one packet again by the viewer's sequence number.
-func (d *downTrack) resend(s *source, out uint16) (bytes int, sent bool) {
+// resend sends one packet again by the viewer's sequence number, and returns
+// the length of its payload.
+func (d *downTrack) resend(s *source, out uint16) (size int, sent bool) {
 	r := &d.retransmitter
 	seq, generation, ok := d.seqs.Reverse(out - s.base)
 	if !ok || generation != s.generation || r.budget == 0 {
@@ -65,11 +66,11 @@ func (d *downTrack) resend(s *source, out uint16) (bytes int, sent bool) {
 	if !ok {
 		return 0, false
 	}
-	size, err := r.header.Unmarshal(r.buf[2 : 2+n])
+	start, err := r.header.Unmarshal(r.buf[2 : 2+n])
 	if err != nil {
 		return 0, false
 	}
-	payload, ok := unpad(&r.header, r.buf[2+size:2+n])
+	payload, ok := unpad(&r.header, r.buf[2+start:2+n])
 	if !ok {
 		return 0, false
 	}
@@ -79,10 +80,10 @@ func (d *downTrack) resend(s *source, out uint16) (bytes int, sent bool) {
 		SequenceNumber: out, Timestamp: r.header.Timestamp + s.offset,
 	}
 	if d.rtxSSRC != 0 && d.format.rtx != 0 {
-		payload = d.wrapRTX(r.buf[size : 2+size+len(payload)])
+		payload = d.wrapRTX(r.buf[start : 2+start+len(payload)])
 	}
-	bytes, err = d.writer.WriteRTP(&r.header, payload)
-	return bytes, err == nil
+	_, err = d.writer.WriteRTP(&r.header, payload)
+	return len(payload), err == nil
 }
 
 // wrapRTX makes the retransmitter's header that of the RTX stream and puts the

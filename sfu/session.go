@@ -40,7 +40,7 @@ type Session struct {
 	once      sync.Once // closes connected
 	done      chan struct{}
 
-	// ice is the current ICE session; update serialises its changes.
+	// The current ICE session; update has its changes wait for each other.
 	update sync.Mutex
 	local  ICE
 	remote ICE
@@ -76,54 +76,6 @@ func (s *Session) Done() <-chan struct{} { return s.done }
 func (s *Session) Close() {
 	s.end(errLeft)
 	<-s.done
-}
-
-// ICE returns the server's side of the current ICE session. Its Ufrag names
-// that ICE session.
-func (s *Session) ICE() ICE {
-	s.update.Lock()
-	defer s.update.Unlock()
-	return s.local
-}
-
-// UpdateICE takes what a client says about its side of ICE: more candidates of
-// the current ICE session, or new credentials, which restart ICE (RFC 9725,
-// section 4.3). current names the ICE session the client means by the server's
-// Ufrag, and is empty if any will do; another than the current one is
-// ErrICESession. After a restart, local is the server's new side; without one
-// it is nil. On an error the session and its ICE session go on as they were.
-func (s *Session) UpdateICE(ctx context.Context, current string, remote ICE) (local *ICE, err error) {
-	s.update.Lock()
-	defer s.update.Unlock()
-	if current != "" && current != s.local.Ufrag {
-		return nil, ErrICESession
-	}
-	if err := remote.checkCandidates(); err != nil {
-		return nil, err
-	}
-	if remote.Ufrag == "" && remote.Pwd == "" || remote.Ufrag == s.remote.Ufrag && remote.Pwd == s.remote.Pwd {
-		return nil, nil // a lite agent waits for the client's checks, whatever its candidates
-	}
-	if err := remote.check(); err != nil {
-		return nil, err
-	}
-	return s.restartICE(ctx, remote)
-}
-
-func (s *Session) restartICE(ctx context.Context, remote ICE) (*ICE, error) {
-	if s.ctx.Err() != nil {
-		return nil, ErrSessionClosed
-	}
-	description, err := s.offer.describe(s.role, s.chosen, remote)
-	if err != nil {
-		return nil, fmt.Errorf("restart ICE: %w", err)
-	}
-	d, err := answer(ctx, s.pc, description)
-	if err != nil {
-		return nil, fmt.Errorf("restart ICE: %w", err)
-	}
-	s.remote, s.local = remote, iceOf(d)
-	return &s.local, nil
 }
 
 // negotiate makes the PeerConnection and answers the offer.
@@ -229,6 +181,7 @@ func (s *Session) run() {
 		<-s.ctx.Done()
 	}
 	s.tearDown()
+	s.server.log.Info("session ended", "session", s.id, "room", s.room, "role", s.role, "cause", context.Cause(s.ctx))
 }
 
 // tearDown leaves the room and waits for all that the session started.
@@ -244,7 +197,6 @@ func (s *Session) tearDown() {
 	}
 	s.work.Wait()
 	s.server.forget(s)
-	s.server.log.Info("session ended", "session", s.id, "room", s.room, "role", s.role, "cause", context.Cause(s.ctx))
 }
 
 // stale says whether the client was silent for long enough to lose its place.

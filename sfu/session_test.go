@@ -274,3 +274,13 @@ func TestUpdateICE(t *testing.T) {
 		})
 	}
 }
+
+// pion's own certificates last a month, and are refused after that.
+func TestCertificateOutlivesTheProcess(t *testing.T) {
+	now := time.Now()
+	cert, err := newCertificate(now)
+	must(t, err)
+	if left := cert.Expires().Sub(now); left < 9*365*24*time.Hour {
+		t.Errorf("expires in %v", left)
+	}
+}

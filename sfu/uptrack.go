@@ -137,18 +137,23 @@ func (u *upTrack) begins(payload []byte) bool {
 
 // fanOut writes one packet to every down-track of the slot.
 func (u *upTrack) fanOut(p *packet) {
-	var packets, bytes uint64
+	var sent, waiting uint64
 	for _, d := range *u.slot.down.Load() {
-		n, reason := d.forward(u, p)
-		if reason != dropNone {
+		switch reason := d.forward(u, p); reason {
+		case dropNone:
+			sent++
+		case dropNoKeyFrame:
+			waiting++
+		default:
 			u.count.drops[reason].Add(1)
-			continue
 		}
-		packets++
-		bytes += uint64(n)
 	}
-	u.count.packetsOut.Add(packets)
-	u.count.bytesOut.Add(bytes)
+	u.count.packetsOut.Add(sent)
+	u.count.bytesOut.Add(sent * uint64(headerSize+len(p.payload)))
+	if waiting > 0 {
+		u.count.drops[dropNoKeyFrame].Add(waiting)
+		u.keyFrames.want()
+	}
 }
 
 // skip closes the gap that a packet without media leaves.
@@ -160,11 +165,11 @@ func (u *upTrack) skip(seq uint16) {
 
 // recover asks the publisher again for what is missing.
 func (u *upTrack) recover(now time.Time) {
+	u.lost.Store(u.losses.lost)
 	if u.cache == nil {
 		return
 	}
 	u.seqs = u.losses.due(now, u.seqs[:0])
-	u.lost.Store(u.losses.lost)
 	if len(u.seqs) > 0 {
 		u.session.writeRTCP(&rtcp.TransportLayerNack{
 			MediaSSRC: u.ssrc.Load(),

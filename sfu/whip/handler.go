@@ -32,10 +32,13 @@ func New(server *sfu.Server) http.Handler {
 	h := handler{server}
 	mux := http.NewServeMux()
 	for prefix, role := range map[string]sfu.Role{"/whip/": sfu.Publisher, "/whep/": sfu.Viewer} {
+		exists := func(w http.ResponseWriter, r *http.Request) { h.show(w, r, role) }
 		mux.Handle(prefix+"{room}", methods{
+			http.MethodGet: empty, http.MethodHead: empty,
 			http.MethodPost: func(w http.ResponseWriter, r *http.Request) { h.join(w, r, role) },
 		})
 		mux.Handle(prefix+"{room}/{session}", methods{
+			http.MethodGet: exists, http.MethodHead: exists,
 			http.MethodPatch:  func(w http.ResponseWriter, r *http.Request) { h.patch(w, r, role) },
 			http.MethodDelete: func(w http.ResponseWriter, r *http.Request) { h.leave(w, r, role) },
 		})
@@ -67,6 +70,17 @@ func (h handler) join(w http.ResponseWriter, r *http.Request, role sfu.Role) {
 	header.Set("ETag", tag(session.ICE()))
 	w.WriteHeader(http.StatusCreated)
 	_, _ = io.WriteString(w, answer) // a client that is gone will not connect either
+}
+
+// empty answers GET: the resources have no representation (RFC 9725, section
+// 4.1).
+func empty(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+// show is empty for a session that there is.
+func (h handler) show(w http.ResponseWriter, r *http.Request, role sfu.Role) {
+	if h.session(w, r, role) != nil {
+		empty(w, r)
+	}
 }
 
 // leave ends a session. RFC 9725, section 4.3.1 has If-Match ignored here.

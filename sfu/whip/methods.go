@@ -6,13 +6,11 @@ import (
 	"strings"
 )
 
-// methods serves one resource: what it has of its own, and what RFC 9725,
-// sections 4.1 and 4.2 want of every resource.
+// methods serves one resource, by the method.
 type methods map[string]http.HandlerFunc
 
-// ServeHTTP answers OPTIONS for CORS, GET and HEAD with no content, since the
-// resources have no representation, and other methods that the resource has not
-// with 405.
+// ServeHTTP adds OPTIONS and the headers for CORS, and answers the methods that
+// the resource has not with 405.
 func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Access-Control-Allow-Origin", "*")
@@ -21,15 +19,12 @@ func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		own(w, r)
 		return
 	}
-	switch r.Method {
-	case http.MethodOptions:
+	if r.Method == http.MethodOptions {
 		m.options(w)
-	case http.MethodGet, http.MethodHead:
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		header.Set("Allow", m.allow())
-		fail(w, http.StatusMethodNotAllowed, "allowed are "+m.allow())
+		return
 	}
+	header.Set("Allow", m.allow())
+	fail(w, http.StatusMethodNotAllowed, "allowed are "+m.allow())
 }
 
 func (m methods) options(w http.ResponseWriter) {
@@ -48,7 +43,7 @@ func (m methods) options(w http.ResponseWriter) {
 }
 
 func (m methods) allow() string {
-	names := []string{http.MethodOptions, http.MethodGet, http.MethodHead}
+	names := []string{http.MethodOptions}
 	for name := range m {
 		names = append(names, name)
 	}

@@ -77,6 +77,7 @@ func TestPaths(t *testing.T) {
 		"/whip/room/none", "/whep/room/" + id, "/whip/other/" + id, "/", "/whip", "/other/room", "/whip/room/" + id + "/x",
 	} {
 		wantStatus(t, r.do(http.MethodDelete, path, ""), http.StatusNotFound)
+		wantStatus(t, r.do(http.MethodGet, path, ""), http.StatusNotFound)
 	}
 	for _, room := range []string{"a%20b", "%2e%2e%2fx", "%C3%A9", strings.Repeat("x", 65), "a%00"} {
 		wantStatus(t, r.post("/whip/"+room, offer(t, "publish")), http.StatusNotFound)

@@ -106,7 +106,7 @@ func (p *Publisher) Stats() PublisherStats {
 	return PublisherStats{Packets: p.packets.Load(), Bytes: p.bytes.Load(), PLIs: p.plis.Load(), KeyFrames: p.keys.Load()}
 }
 
-// Close stops sending, leaves the room and waits. Vanish is the rude way.
+// Close stops sending, leaves the room and waits.
 func (p *Publisher) Close(ctx context.Context) error {
 	p.once.Do(func() {
 		p.stop()
