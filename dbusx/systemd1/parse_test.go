@@ -122,6 +122,7 @@ func TestPropertyTypes(t *testing.T) {
 	p.MemoryHigh(1)
 	p.MemoryMax(2)
 	p.MemorySwapMax(3)
+	p.MemoryZSwapMax(7)
 	p.TasksMax(4)
 	p.IOWeight(100)
 	p.IOReadBandwidthMax("/dev/vda", 5)
@@ -133,7 +134,7 @@ func TestPropertyTypes(t *testing.T) {
 		"CollectMode": `s "inactive-or-failed"`, "TimeoutStopUSec": "t 5000000",
 		"KillMode": `s "mixed"`, "SendSIGKILL": "b true", "OOMPolicy": `s "continue"`,
 		"CPUWeight": "t 100", "CPUQuotaPerSecUSec": "t 1500000", "AllowedCPUs": "ay [3]",
-		"MemoryHigh": "t 1", "MemoryMax": "t 2", "MemorySwapMax": "t 3", "TasksMax": "t 4",
+		"MemoryHigh": "t 1", "MemoryMax": "t 2", "MemorySwapMax": "t 3", "MemoryZSwapMax": "t 7", "TasksMax": "t 4",
 		"IOWeight":           "t 100",
 		"IOReadBandwidthMax": "a(st) [{/dev/vda 5}]", "IOWriteBandwidthMax": "a(st) [{/dev/vda 6}]",
 		"CPUAccounting": "b true", "MemoryAccounting": "b true", "TasksAccounting": "b true", "IOAccounting": "b true",

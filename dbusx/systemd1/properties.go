@@ -25,17 +25,12 @@ type property struct {
 	Value dbus.Variant
 }
 
-// optional are the properties that may be missing on an older systemd or be
-// refused by a kernel without the controller; a start goes on without them.
+// optional are the properties that an older systemd may not have; a start goes on
+// without them.
 var optional = map[string]bool{
-	"OOMPolicy":           true, // scopes: v253, distributions backport it
-	"AllowedCPUs":         true, // v244
-	"CPUQuotaPeriodUSec":  true, // v242
-	"MemoryZSwapMax":      true, // v253
-	"IOReadBandwidthMax":  true,
-	"IOWriteBandwidthMax": true,
-	"IOReadIOPSMax":       true,
-	"IOWriteIOPSMax":      true,
+	"OOMPolicy":      true, // of scopes: v253, distributions backport it
+	"AllowedCPUs":    true, // v244
+	"MemoryZSwapMax": true, // v253
 }
 
 func (p *Properties) set(name string, value any) {
@@ -133,6 +128,9 @@ func (p *Properties) MemoryMax(bytes uint64) { p.set("MemoryMax", bytes) }
 
 // MemorySwapMax is memory.swap.max in bytes, math.MaxUint64 is no limit.
 func (p *Properties) MemorySwapMax(bytes uint64) { p.set("MemorySwapMax", bytes) }
+
+// MemoryZSwapMax is memory.zswap.max in bytes. Optional: systemd 253.
+func (p *Properties) MemoryZSwapMax(bytes uint64) { p.set("MemoryZSwapMax", bytes) }
 
 // TasksMax is pids.max, math.MaxUint64 is no limit.
 func (p *Properties) TasksMax(n uint64) { p.set("TasksMax", n) }
