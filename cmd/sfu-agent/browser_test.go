@@ -59,12 +59,21 @@ func page(t *testing.T, browser context.Context, h *nativeHost, query url.Values
 	t.Helper()
 	tab, closeTab = chromedp.NewContext(browser)
 	t.Cleanup(closeTab)
+	if err := chromedp.Run(tab); err != nil { // the first context is the tab's life
+		t.Fatalf("open a tab: %v", err)
+	}
+	do(t, tab, chromedp.Navigate(h.url("/?"+query.Encode())))
+	return tab, closeTab
+}
+
+// do runs actions in a tab that is open, in bounded time.
+func do(t *testing.T, tab context.Context, actions ...chromedp.Action) {
+	t.Helper()
 	bounded, cancel := context.WithTimeout(tab, 20*time.Second)
 	defer cancel()
-	if err := chromedp.Run(bounded, chromedp.Navigate(h.url("/?"+query.Encode()))); err != nil {
-		t.Fatalf("open the page: %v", err)
+	if err := chromedp.Run(bounded, actions...); err != nil {
+		t.Fatal(err)
 	}
-	return tab, closeTab
 }
 
 func publish(room string) url.Values { return url.Values{"room": {room}, "publish": {"camera"}} }
@@ -74,9 +83,7 @@ func watch(room string) url.Values   { return url.Values{"room": {room}, "watch"
 func state(t *testing.T, tab context.Context) session {
 	t.Helper()
 	var text string
-	if err := chromedp.Run(tab, chromedp.Evaluate(`JSON.stringify(window.sfu?.sessions ?? [])`, &text)); err != nil {
-		t.Fatal(err)
-	}
+	do(t, tab, chromedp.Evaluate(`JSON.stringify(window.sfu?.sessions ?? [])`, &text))
 	var all []session
 	if err := json.Unmarshal([]byte(text), &all); err != nil {
 		t.Fatal(err)
@@ -102,9 +109,7 @@ func decoded(t *testing.T, tab context.Context, n int) session {
 func screenshot(t *testing.T, tab context.Context, name string) {
 	t.Helper()
 	var png []byte
-	if err := chromedp.Run(tab, chromedp.FullScreenshot(&png, 100)); err != nil {
-		t.Fatal(err)
-	}
+	do(t, tab, chromedp.FullScreenshot(&png, 100))
 	path := filepath.Join("..", "..", "build", name)
 	if err := os.WriteFile(path, png, 0o644); err != nil {
 		t.Fatal(err)
@@ -200,16 +205,11 @@ func hasVideo(w agent.Worker, room string) bool {
 // viewers opens n viewers of a room.
 func viewers(t *testing.T, h *nativeHost, room string, n int) []*rtcclient.Viewer {
 	t.Helper()
-	socket, err := rtcclient.NewSocket()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { socket.Close() })
 	all := make([]*rtcclient.Viewer, n)
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			v, err := rtcclient.View(t.Context(), rtcclient.Config{URL: h.url("/whep/" + room), Socket: socket})
+			v, err := rtcclient.View(t.Context(), rtcclient.Config{URL: h.url("/whep/" + room)})
 			if err != nil {
 				t.Errorf("viewer %d: %v", i, err)
 				return

@@ -89,13 +89,16 @@ func openScope(ctx context.Context, slice, prefix string, log *slog.Logger) (*ch
 		return nil, err
 	}
 	systemd := systemd1.New(bus, systemd1.Options{Log: log})
-	placer, err := scope.New(systemd, scope.Config{Prefix: prefix, Slice: slice, Log: log})
+	var placer *scope.Placer
+	if _, err = systemd.Version(ctx); err == nil {
+		placer, err = scope.New(systemd, scope.Config{Prefix: prefix, Slice: slice, Log: log})
+	}
 	if err != nil {
 		systemd.Close()
 		bus.Close()
 		return nil, err
 	}
-	return &chosenPlacer{Placer: placer, name: "scope", bus: bus, done: []func() error{bus.Close, systemd.Close, placer.Close}}, nil
+	return &chosenPlacer{Placer: placer, name: scope.Name, bus: bus, done: []func() error{bus.Close, systemd.Close, placer.Close}}, nil
 }
 
 func openSubtree(ctx context.Context, prefix string, log *slog.Logger) (*chosenPlacer, error) {
@@ -103,7 +106,7 @@ func openSubtree(ctx context.Context, prefix string, log *slog.Logger) (*chosenP
 	if err != nil {
 		return nil, err
 	}
-	return &chosenPlacer{Placer: placer, name: "subtree", done: []func() error{placer.Close}}, nil
+	return &chosenPlacer{Placer: placer, name: subtree.Name, done: []func() error{placer.Close}}, nil
 }
 
 func openProcess(prefix string, log *slog.Logger) *chosenPlacer {
