@@ -96,6 +96,7 @@ type client struct {
 type clientConfig struct {
 	role  Role
 	video []webrtc.RTPCodecParameters // offered; VP8 if nil
+	ipv6  bool                        // from ::1
 	sends string                      // MIME type of the video, the first of video if empty
 	nack  bool
 }
@@ -124,7 +125,14 @@ func newClient(t testing.TB, cfg clientConfig) *client {
 	s.SetSRTPReplayProtectionWindow(1024) // retransmissions come late
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	if cfg.ipv6 { // pion gathers no ::1
+		conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+		must(t, err)
+		mux := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: noLog{}.NewLogger("")})
+		t.Cleanup(func() { _ = mux.Close() })
+		s.SetICEUDPMux(mux)
+	}
 	engine, registry := &webrtc.MediaEngine{}, &interceptor.Registry{}
 	for _, c := range cfg.video {
 		must(t, engine.RegisterCodec(c, webrtc.RTPCodecTypeVideo))

@@ -3,25 +3,28 @@ package rtcclient
 import (
 	"context"
 	"errors"
-	"net"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/sfu-agent/sfu-agent/sfu"
 	"github.com/sfu-agent/sfu-agent/sfu/codec"
+	"github.com/sfu-agent/sfu-agent/sfu/udpio"
 	"github.com/sfu-agent/sfu-agent/sfu/whip"
 )
 
 // newSFU serves an SFU over HTTP and returns its URL.
-func newSFU(t *testing.T) (server *sfu.Server, url string) {
+func newSFU(t *testing.T) (url string) {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	log := slog.New(slog.DiscardHandler)
+	conn, err := udpio.Listen(t.Context(), udpio.Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err = sfu.New(sfu.Config{Conn: conn})
+	server, err := sfu.New(sfu.Config{Conn: conn, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +36,7 @@ func newSFU(t *testing.T) (server *sfu.Server, url string) {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return server, web.URL
+	return web.URL
 }
 
 func waitFor(t *testing.T, what string, ok func() bool) {
@@ -46,7 +49,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 }
 
 func TestPublishAndView(t *testing.T) {
-	_, url := newSFU(t)
+	url := newSFU(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	p, err := Publish(ctx, Config{URL: url + "/whip/room", RTX: true, Source: Source{Rate: 2_000_000}})
@@ -89,7 +92,7 @@ func TestPublishAndView(t *testing.T) {
 }
 
 func TestPacedSource(t *testing.T) {
-	_, url := newSFU(t)
+	url := newSFU(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	p, err := Publish(ctx, Config{URL: url + "/whip/room", Source: Source{NoAudio: true, Paced: true, KeyInterval: 10, Rate: 2_500_000}})
@@ -110,7 +113,7 @@ func TestPacedSource(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	_, url := newSFU(t)
+	url := newSFU(t)
 	_, err := View(t.Context(), Config{URL: url + "/whep/nobody"})
 	var status *ErrStatus
 	if !errors.As(err, &status) || status.Code != http.StatusConflict || status.RetryAfter == "" {
