@@ -15,18 +15,7 @@ func TestS01_Churn(t *testing.T) {
 	for name, workers := range map[string]int{"1": 1, "8": 8, "64": 64} {
 		t.Run(name, func(t *testing.T) {
 			c := &churn{s: connect(t, dbusx.Options{}), limit: 10 * time.Second}
-			left := make(chan struct{}, *cycles)
-			for range *cycles {
-				left <- struct{}{}
-			}
-			c.run(t, workers, func() bool {
-				select {
-				case <-left:
-					return true
-				default:
-					return false
-				}
-			})
+			c.run(t, workers, c.times(*cycles))
 			c.verdict(t)
 		})
 	}

@@ -176,6 +176,12 @@ func (c *churn) run(t *testing.T, workers int, more func() bool) {
 	wg.Wait()
 }
 
+// times says yes n times, to any number of workers.
+func (c *churn) times(n int) func() bool {
+	var asked atomic.Int64
+	return func() bool { return asked.Add(1) <= int64(n) }
+}
+
 // verdict wants all cycles to have succeeded.
 func (c *churn) verdict(t *testing.T) {
 	t.Helper()
