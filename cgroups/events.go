@@ -12,7 +12,7 @@ type Events struct {
 	Max          uint64 // memory.max was about to be exceeded
 	OOM          uint64 // memory could not be had
 	OOMKill      uint64 // processes that the kernel killed for it
-	OOMGroupKill uint64 // of these, kills of the cgroup as one; Linux 5.17
+	OOMGroupKill uint64 // kills of the whole cgroup, of which OOMKill may count one process twice; Linux 5.17
 }
 
 // Events reads what has happened so far. Without the memory controller its

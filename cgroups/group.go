@@ -177,6 +177,23 @@ func (g Group) Move(pid int) error {
 	return err
 }
 
+// MoveAll moves all processes of the cgroup, but not those of cgroups below it,
+// to another. What they fork meanwhile takes another round.
+func (g Group) MoveAll(ctx context.Context, to Group) error {
+	for ctx.Err() == nil {
+		pids, err := g.OwnPIDs()
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			if err := to.Move(pid); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("move processes of cgroup %s: %w", g, ctx.Err())
+}
+
 // Open opens the cgroup's directory, for CLONE_INTO_CGROUP.
 func (g Group) Open() (*os.File, error) {
 	dir, err := os.Open(g.Dir())

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -41,6 +42,20 @@ func TestPIDsOfTree(t *testing.T) {
 	}
 	if pids, err := g.Child("none").PIDs(); err != nil || pids != nil {
 		t.Errorf("processes of no cgroup %v, %v", pids, err)
+	}
+}
+
+func TestMoveAllIsBounded(t *testing.T) {
+	g := fakeGroup(t, map[string]string{"cgroup.procs": "10\n11\n"}) // which does not empty
+	to := g.Child("to")
+	if err := to.Create(); err != nil {
+		t.Fatal(err)
+	}
+	set(t, to, "cgroup.procs", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := g.MoveAll(ctx, to); !errors.Is(err, context.DeadlineExceeded) || content(t, to, "cgroup.procs") != "11" {
+		t.Errorf("move: %v", err)
 	}
 }
 

@@ -1,144 +1,26 @@
-//go:build native || vm
+//go:build native
 
 package cgroups
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 )
-
-// roleEnv makes the test binary a process to be put in cgroups.
-const roleEnv = "SFU_CGROUPS_TEST_ROLE"
-
-func TestMain(m *testing.M) {
-	switch role, argument, _ := strings.Cut(os.Getenv(roleEnv), " "); role {
-	case "":
-		os.Exit(m.Run())
-	case "sleep":
-		time.Sleep(time.Minute)
-	case "fork": // a tree of processes
-		count, _ := strconv.Atoi(argument)
-		for range count {
-			child := exec.Command("/bin/sleep", "60")
-			if err := child.Start(); err != nil {
-				fmt.Println(err)
-				os.Exit(1)
-			}
-		}
-		fmt.Println("ready")
-		time.Sleep(time.Minute)
-	case "bomb": // forks as fast as it can, each child too, up to a count of generations
-		bomb(argument)
-	case "alloc":
-		size, _ := strconv.Atoi(argument)
-		alloc(size)
-	}
-	os.Exit(0)
-}
-
-func bomb(generations string) {
-	left, _ := strconv.Atoi(generations)
-	if left > 0 {
-		for range 2 {
-			child := exec.Command("/proc/self/exe")
-			child.Env = []string{roleEnv + "=bomb " + strconv.Itoa(left-1)}
-			child.Stdout = os.Stdout
-			child.Start()
-		}
-	}
-	fmt.Println("ready")
-	time.Sleep(time.Minute)
-}
-
-func alloc(size int) {
-	data := make([]byte, size)
-	for i := 0; i < len(data); i += 4096 {
-		data[i] = 1
-	}
-	fmt.Println("ready")
-	time.Sleep(time.Minute)
-}
-
-// newGroup makes a cgroup for the test, which is gone after it.
-func newGroup(t testing.TB) Group {
-	t.Helper()
-	g, err := makeGroup()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := endGroup(g); err != nil {
-			t.Error(err)
-		}
-	})
-	return g
-}
-
-// made numbers the test's cgroups.
-var made atomic.Int64
-
-func makeGroup() (Group, error) {
-	host, err := Detect()
-	if err != nil {
-		return Group{}, err
-	}
-	g := host.Own.Child(fmt.Sprintf("test-%d", made.Add(1)))
-	return g, g.Create()
-}
-
-func endGroup(g Group) error {
-	return errors.Join(g.Kill(context.Background()), g.Remove(context.Background()))
-}
-
-// start starts a process in a cgroup, and waits for count of them to be ready.
-func start(t testing.TB, g Group, role string, count int) *exec.Cmd {
-	t.Helper()
-	dir, err := g.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{roleEnv + "=" + role}
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Wait() })
-	t.Cleanup(func() { cmd.Process.Kill() })
-	lines := bufio.NewReader(out)
-	for range count {
-		if line, err := lines.ReadString('\n'); err != nil || line != "ready\n" {
-			t.Fatalf("process says %q, %v", line, err)
-		}
-	}
-	return cmd
-}
 
 func TestC03KillAll(t *testing.T) {
 	type kill func(Group, context.Context) error
 	for how, kill := range map[string]kill{"C03 cgroup.kill": Group.Kill, "C04 freeze and kill": Group.killEach} {
 		for what, prepare := range map[string]func(*testing.T, Group){
-			"running": func(t *testing.T, g Group) { start(t, g, "fork 5", 1) },
+			"running": func(t *testing.T, g Group) { start(t, g, "fork=5", 1) },
 			"frozen": func(t *testing.T, g Group) {
-				start(t, g, "fork 5", 1)
+				start(t, g, "fork=5", 1)
 				if err := g.Freeze(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -146,14 +28,14 @@ func TestC03KillAll(t *testing.T) {
 			"nested": func(t *testing.T, g Group) {
 				for inner := g; ; inner = inner.Child("inner") {
 					if inner.Exists() || inner.Create() == nil {
-						start(t, inner, "fork 3", 1)
+						start(t, inner, "fork=3", 1)
 					}
 					if strings.Count(inner.Path(), "inner") == 3 {
 						return
 					}
 				}
 			},
-			"fork bomb": func(t *testing.T, g Group) { start(t, g, "bomb 6", 10) }, // of 127 processes
+			"fork bomb": func(t *testing.T, g Group) { start(t, g, "bomb=6", 10) }, // of 127 processes
 		} {
 			t.Run(how+" "+what, func(t *testing.T) {
 				g := newGroup(t)
@@ -180,7 +62,7 @@ func TestC03KillAll(t *testing.T) {
 
 func TestFreezeProcesses(t *testing.T) {
 	g := newGroup(t)
-	start(t, g, "fork 3", 1)
+	start(t, g, "fork=3", 1)
 	for range 3 {
 		if err := g.Freeze(t.Context()); err != nil {
 			t.Fatal(err)
@@ -196,7 +78,7 @@ func TestFreezeProcesses(t *testing.T) {
 
 func TestC06RemoveIsBounded(t *testing.T) {
 	g := newGroup(t)
-	start(t, g, "fork 0", 1)
+	start(t, g, "fork=0", 1)
 	begin := time.Now()
 	if err := g.Remove(t.Context()); !errors.Is(err, ErrBusy) {
 		t.Errorf("remove: %v", err)
@@ -214,7 +96,7 @@ func TestC06RemoveIsBounded(t *testing.T) {
 func TestC06RemoveWaitsForTheDying(t *testing.T) {
 	for range 100 {
 		g := newGroup(t)
-		start(t, g, "fork 2", 1)
+		start(t, g, "fork=2", 1)
 		if err := g.write("cgroup.kill", "1"); err != nil {
 			t.Fatal(err)
 		}
@@ -307,17 +189,6 @@ func die(w *Watcher, remove bool, took chan<- time.Duration) (err error) {
 	return nil
 }
 
-func sleepIn(g Group) (*exec.Cmd, error) {
-	dir, err := g.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	cmd := exec.Command("/bin/sleep", "60")
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	return cmd, cmd.Start()
-}
-
 func awaitDeath(x *Watch, removed bool) error {
 	limit := time.After(10 * time.Second)
 	for {
@@ -353,12 +224,12 @@ func TestC13DetectNative(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	root := Group{host.Mount, "/"}
-	if err := root.Delegated(); !errors.Is(err, ErrNotDelegated) {
-		t.Errorf("root delegated: %v", err)
+	unit := host.Own.Parent()
+	if err := unit.Delegated(); err != nil {
+		t.Error(err)
 	}
-	if err := host.Own.Parent().Delegated(); !errors.Is(err, ErrNotDelegated) || !strings.Contains(err.Error(), "Delegate=yes") {
-		t.Errorf("%s delegated: %v", host.Own.Parent(), err)
+	if err := unit.Parent().Delegated(); !errors.Is(err, ErrNotDelegated) || !strings.Contains(err.Error(), "Delegate=yes") {
+		t.Errorf("%s delegated: %v", unit.Parent(), err)
 	}
 }
 
@@ -369,7 +240,7 @@ func TestC11Pressure(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	start(t, g, "fork 0", 1)
+	start(t, g, "fork=0", 1)
 	modes := make(chan TriggerMode, 1)
 	ended := make(chan error)
 	reached := make(chan Pressure, 100)
@@ -407,27 +278,5 @@ func TestC11Pressure(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("the removal of the cgroup was not told of")
-	}
-}
-
-// burn keeps more processes busy than there are CPUs.
-func burn(t *testing.T, g Group) {
-	dir, err := g.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	var cpus unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
-		t.Fatal(err)
-	}
-	for range 2*cpus.Count() + 1 {
-		cmd := exec.Command("/bin/sh", "-c", "while :; do :; done")
-		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { cmd.Wait() })
-		t.Cleanup(func() { cmd.Process.Kill() })
 	}
 }

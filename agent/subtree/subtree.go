@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -82,7 +81,13 @@ func (p *Placer) settle(ctx context.Context) error {
 	if err := p.root.Delegated(); err != nil {
 		return err
 	}
-	if err := vacate(ctx, p.root, p.root.Child(agentGroup)); err != nil {
+	own := p.root.Child(agentGroup)
+	if !own.Exists() {
+		if err := own.Create(); err != nil {
+			return err
+		}
+	}
+	if err := p.root.MoveAll(ctx, own); err != nil {
 		return err
 	}
 	available, err := p.root.Controllers()
@@ -97,28 +102,6 @@ func (p *Placer) settle(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// vacate moves all processes of a cgroup to another. Those that processes there
-// fork meanwhile take another round.
-func vacate(ctx context.Context, from, to cgroups.Group) error {
-	if !to.Exists() {
-		if err := to.Create(); err != nil {
-			return err
-		}
-	}
-	for ctx.Err() == nil {
-		pids, err := from.OwnPIDs()
-		if err != nil || len(pids) == 0 {
-			return err
-		}
-		for _, pid := range pids {
-			if err := to.Move(pid); err != nil && !errors.Is(err, os.ErrProcessDone) {
-				return err
-			}
-		}
-	}
-	return ctx.Err()
 }
 
 // Place implements agent.Placer. A limit whose controller is not delegated is
