@@ -33,7 +33,7 @@ var mimes = map[string]string{
 // supported says whether the SFU forwards f: Opus, VP8, VP9 profile 0, AV1
 // profile 0 and H.264 baseline with packetization mode 1.
 func (f format) supported() bool {
-	if _, known := mimes[strings.ToLower(f.mime)]; !known {
+	if _, known := mimes[strings.ToLower(f.mime)]; !known || f.isVideo() && f.clock != 90000 {
 		return false
 	}
 	switch f.mime {

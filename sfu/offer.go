@@ -23,23 +23,21 @@ const (
 // format for each m-section, no candidates (a lite ICE agent sends no checks),
 // no simulcast.
 type offer struct {
-	ice   ICE
-	media []media
-	// the session-level lines that matter
+	ice        ICE
+	media      []media
 	origin     sdp.Origin
-	group      string
-	attributes []sdp.Attribute
+	group      string          // a=group
+	attributes []sdp.Attribute // of the session, passed on as they came
 }
 
 // media is one m-section of an offer.
 type media struct {
-	mid     string
-	video   bool
-	formats []format // that the SFU forwards, in the client's order
-	ssrc    uint32   // of what the client sends, 0 unknown
-	rtxSSRC uint32
-	// attributes are those that are passed on as they came
-	attributes []sdp.Attribute
+	mid        string
+	video      bool
+	formats    []format // that the SFU forwards, in the client's order
+	ssrc       uint32   // of what the client sends, 0 unknown
+	rtxSSRC    uint32
+	attributes []sdp.Attribute // passed on as they came
 }
 
 // parseOffer reads the SDP of a client in role. Its errors are ErrMalformed and
@@ -84,7 +82,7 @@ func (o *offer) addMedia(m *sdp.MediaDescription, role Role) error {
 		return fmt.Errorf("no a=rtcp-mux")
 	}
 	out.mid, _ = m.Attribute(sdp.AttrKeyMID)
-	if !slices.Contains(strings.Fields(o.group)[min(1, len(strings.Fields(o.group))):], out.mid) {
+	if mids, ok := strings.CutPrefix(o.group, "BUNDLE "); !ok || !slices.Contains(strings.Fields(mids), out.mid) {
 		return fmt.Errorf("a=mid:%.32q is not in the BUNDLE group", out.mid)
 	}
 	if len(out.formats) == 0 {
@@ -153,9 +151,6 @@ func (o *offer) checkTransport() error {
 	if len(o.media) == 0 {
 		return fmt.Errorf("no m-section")
 	}
-	if semantics, _, _ := strings.Cut(o.group, " "); semantics != "BUNDLE" {
-		return fmt.Errorf("no a=group:BUNDLE")
-	}
 	all := slices.Concat(o.attributes, o.media[0].attributes) // the first m-section is the tagged one
 	o.ice = ICE{Ufrag: valueOf(all, "ice-ufrag"), Pwd: valueOf(all, "ice-pwd")}
 	if err := o.ice.check(); err != nil {
@@ -204,18 +199,19 @@ func (o *offer) describe(role Role, chosen []format, ice ICE) (webrtc.SessionDes
 		Origin:           o.origin,
 		SessionName:      "-",
 		TimeDescriptions: []sdp.TimeDescription{{}},
-		Attributes:       append([]sdp.Attribute{{Key: sdp.AttrKeyGroup, Value: o.group}}, o.withICE(o.attributes, ice)...),
+		Attributes:       append([]sdp.Attribute{{Key: sdp.AttrKeyGroup, Value: o.group}}, withICE(o.attributes, ice)...),
 	}
 	for i, m := range o.media {
 		md := m.describe(role, chosen[i])
-		md.Attributes = append(md.Attributes, o.withICE(m.attributes, ice)...)
+		md.Attributes = append(md.Attributes, withICE(m.attributes, ice)...)
 		d.MediaDescriptions = append(d.MediaDescriptions, md)
 	}
 	text, err := d.Marshal()
 	return webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: string(text)}, err
 }
 
-func (o *offer) withICE(attributes []sdp.Attribute, ice ICE) []sdp.Attribute {
+// withICE replaces the credentials where there are some.
+func withICE(attributes []sdp.Attribute, ice ICE) []sdp.Attribute {
 	out := slices.Clone(attributes)
 	for i, a := range out {
 		switch a.Key {
@@ -228,6 +224,7 @@ func (o *offer) withICE(attributes []sdp.Attribute, ice ICE) []sdp.Attribute {
 	return out
 }
 
+// describe writes the m-section with format f.
 func (m media) describe(role Role, f format) *sdp.MediaDescription {
 	kind := "audio"
 	if m.video {

@@ -160,8 +160,8 @@ func TestFormatReceives(t *testing.T) {
 		offered, sent format
 		want          int
 	}{
-		{format{mime: webrtc.MimeTypeVP8}, format{mime: webrtc.MimeTypeVP8}, 2},
-		{format{mime: webrtc.MimeTypeVP8}, vp9(""), 0},
+		{format{mime: webrtc.MimeTypeVP8, clock: 90000}, format{mime: webrtc.MimeTypeVP8, clock: 90000}, 2},
+		{format{mime: webrtc.MimeTypeVP8, clock: 90000}, vp9(""), 0},
 		{vp9("profile-id=0"), vp9(""), 2},
 		{vp9("profile-id=2"), vp9("profile-id=2"), 0},
 		{h264("packetization-mode=1;profile-level-id=42e01f"), h264("packetization-mode=1;profile-level-id=42e034"), 2},
@@ -169,7 +169,7 @@ func TestFormatReceives(t *testing.T) {
 		{h264("packetization-mode=0;profile-level-id=42e01f"), h264("packetization-mode=1;profile-level-id=42e01f"), 0},
 		{h264("packetization-mode=1;profile-level-id=64001f"), h264("packetization-mode=1;profile-level-id=42e01f"), 0},
 		{h264("packetization-mode=1;profile-level-id=42e0"), h264("packetization-mode=1;profile-level-id=42e01f"), 0},
-		{format{mime: "video/H265"}, format{mime: "video/H265"}, 0},
+		{format{mime: "video/H265", clock: 90000}, format{mime: "video/H265", clock: 90000}, 0},
 	} {
 		if got := test.offered.receives(test.sent); got != test.want {
 			t.Errorf("%q receives %q: %d, want %d", test.offered.fmtp, test.sent.fmtp, got, test.want)
