@@ -152,11 +152,10 @@ type Object struct {
 }
 
 // Call calls method (interface and member) and stores the reply's values in ret,
-// unless ret is nil.
-// It returns when ctx ends at the latest, or by the write limit if the bus has
-// stopped reading; a ctx without deadline gets the dial and call limits. A call
-// that certainly was not sent is sent again on a new connection; one that may
-// have been carried out is not, and its Error says so.
+// unless ret is nil. It returns when ctx ends, or by the write limit if the bus
+// has stopped reading; a ctx without deadline gets the dial and call limits. A
+// call that certainly was not sent is sent again on a new connection; one that
+// may have been carried out is not, and its Error says so.
 func (c *Client) Call(ctx context.Context, to Object, method string, ret []any, args ...any) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var stop context.CancelFunc
@@ -233,22 +232,31 @@ func (c *Client) attempt(ctx context.Context, l *link, to Object, method string,
 		c.opts.Log.Warn("bus is silent, connection dropped", "limit", c.opts.CallLimit)
 		l.drop()
 	}
-	e := &Error{Op: method, Kind: kindOf(err), Sent: true, Err: err}
-	var reply dbus.Error
-	switch {
-	case errors.As(err, &reply):
-		e.Name = reply.Name
-	case errors.Is(err, dbus.ErrClosed), errors.Is(err, errUnsent):
-		e.Sent = false
-		l.drop()
-	}
-	if e.Kind == ErrLost && c.ctx.Err() != nil {
-		e.Kind = ErrClosed
-	}
+	e := c.judge(ctx, l, err)
+	e.Op = method
 	if Unknown(e) {
 		c.lost.Add(1)
 	}
 	return nil, e
+}
+
+// judge says what err, with which an attempt on l ended, means.
+func (c *Client) judge(ctx context.Context, l *link, err error) *Error {
+	var reply dbus.Error
+	switch {
+	case errors.As(err, &reply):
+		return &Error{Kind: kindOf(reply.Name), Name: reply.Name, Sent: true, Err: err}
+	case errors.Is(err, dbus.ErrClosed), errors.Is(err, errUnsent):
+		l.drop()
+		return &Error{Kind: ErrLost, Err: err}
+	case l.dead() && c.ctx.Err() != nil:
+		return &Error{Kind: ErrClosed, Sent: true, Err: err}
+	case l.dead() && ctx.Err() == nil:
+		return &Error{Kind: ErrLost, Sent: true, Err: err}
+	case ctx.Err() != nil:
+		return &Error{Kind: ErrTimeout, Sent: true, Err: context.Cause(ctx)}
+	}
+	return &Error{Kind: ErrRefused, Err: err} // by godbus: it cannot be encoded
 }
 
 func (c *Client) tookAtMost(d time.Duration) {

@@ -237,8 +237,8 @@ func connectKind(err error) error {
 	switch {
 	case errors.Is(err, ErrClosed):
 		return ErrClosed
-	case errors.As(err, &reply) && kindOfReply(reply.Name) != ErrRefused:
-		return kindOfReply(reply.Name)
+	case errors.As(err, &reply) && kindOf(reply.Name) != ErrRefused:
+		return kindOf(reply.Name)
 	case errors.Is(err, fs.ErrPermission):
 		return ErrAccessDenied
 	case errors.Is(err, fs.ErrNotExist):

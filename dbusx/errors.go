@@ -1,11 +1,8 @@
 package dbusx
 
 import (
-	"context"
 	"errors"
 	"strings"
-
-	"github.com/godbus/dbus/v5"
 )
 
 // What can go wrong with a call; errors.Is tells them apart.
@@ -61,19 +58,8 @@ func Unknown(err error) bool {
 
 const dbusError = "org.freedesktop.DBus.Error."
 
-// kindOf maps the error of an attempt to its kind.
-func kindOf(err error) error {
-	var reply dbus.Error
-	switch {
-	case errors.As(err, &reply):
-		return kindOfReply(reply.Name)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return ErrTimeout
-	}
-	return ErrLost
-}
-
-func kindOfReply(name string) error {
+// kindOf maps the name of a D-Bus error to its kind.
+func kindOf(name string) error {
 	name, _ = strings.CutPrefix(name, dbusError)
 	switch name {
 	case "NoReply", "ServiceUnknown", "NameHasNoOwner", "Disconnected", "Timeout", "TimedOut":

@@ -22,30 +22,33 @@ const (
 	ResultTimeout Result = "timeout" // not even SIGKILL ended them in time
 )
 
-// Stop stops unit and returns when it is. No such unit is no error.
+// Stop stops unit and returns when it is. No such unit is no error. That its
+// processes were killed is known of those that were given a TimeoutStop of at
+// least 200 ms.
 func (s *Systemd) Stop(ctx context.Context, unit string) (Result, error) {
-	st := &stop{s: s, unit: unit, result: ResultNone}
+	st := &stop{s: s, unit: unit, began: time.Now()}
 	for pause := s.pauses(); ; {
 		done, err := st.attempt(ctx)
 		if done || err != nil && !again(err) {
-			return st.result, of(stopOp, unit, err)
+			return st.result(), of(stopOp, unit, err)
 		}
 		if !pause.wait(ctx) {
-			return st.result, of(stopOp, unit, expired(ctx, err))
+			return st.result(), of(stopOp, unit, expired(ctx, err))
 		}
 	}
 }
 
 // stop is one Stop on its way.
 type stop struct {
-	s      *Systemd
-	unit   string
-	result Result
-	limit  time.Duration // TimeoutStop, once looked up
-	began  time.Time
+	s        *Systemd
+	unit     string
+	began    time.Time
+	asked    bool          // systemd may have been asked to stop an existing unit
+	timedOut bool          // systemd gave up
+	limit    time.Duration // TimeoutStop, looked up when it takes long
 }
 
-// attempt asks once and waits for the job. Stopping twice does no harm.
+// attempt asks once and waits for the job. Asking twice does no harm.
 func (st *stop) attempt(ctx context.Context) (done bool, _ error) {
 	w := st.s.watchJobs(st.unit)
 	defer st.s.unwatch(w)
@@ -54,18 +57,16 @@ func (st *stop) attempt(ctx context.Context) (done bool, _ error) {
 	if errors.Is(err, ErrNoUnit) {
 		return true, nil
 	}
+	st.asked = st.asked || err == nil || dbusx.Unknown(err)
 	if err != nil {
-		if dbusx.Unknown(err) {
-			st.result = ResultClean
-		}
 		return false, err
 	}
-	st.result, st.began = ResultClean, time.Now()
 	out, err := st.s.wait(ctx, w, job, func(Unit) { st.slow(ctx) })
 	if err != nil {
 		return false, err
 	}
-	return st.over(out), nil
+	st.timedOut = out.result == "timeout"
+	return out.result != "canceled" && (out.result != "" || out.unit.Name == "" || out.unit.dead()), nil
 }
 
 // slow looks up, once, how long the unit's processes may take.
@@ -78,14 +79,17 @@ func (st *stop) slow(ctx context.Context) {
 	}
 }
 
-// over reads the end of the job.
-func (st *stop) over(out outcome) (done bool) {
+// result tells by the time it took: systemd's own account of the unit is often
+// gone with it, and its job is "done" in every case.
+func (st *stop) result() Result {
 	took := time.Since(st.began)
 	switch {
-	case out.result == "timeout", st.limit > 0 && took >= 2*st.limit:
-		st.result = ResultTimeout
+	case !st.asked:
+		return ResultNone
+	case st.timedOut, st.limit > 0 && took/2 >= st.limit:
+		return ResultTimeout
 	case st.limit > 0 && took >= st.limit:
-		st.result = ResultKilled
+		return ResultKilled
 	}
-	return out.result != "canceled" && (out.result != "" || out.unit.Name == "" || out.unit.dead())
+	return ResultClean
 }
