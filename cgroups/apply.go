@@ -66,6 +66,10 @@ func (g Group) Supported(l Limits) (Limits, error) {
 // whose controller the cgroup has not, and ErrNotApplied for one that reads
 // back otherwise; limits after it are written all the same.
 func (g Group) SetLimits(l Limits) error {
+	l, err := g.FreeCPUs(l)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, s := range l.settings() {
 		err := g.set(s)
@@ -78,14 +82,31 @@ func (g Group) SetLimits(l Limits) error {
 }
 
 func (g Group) set(s setting) error {
-	value := s.value
-	if value == "" {
-		value = "\n" // a write of nothing would not reach the kernel
+	if s.value == "" {
+		return nil // of cpuset.cpus, see FreeCPUs
 	}
-	if err := g.write(s.file, value); err != nil {
+	if err := g.write(s.file, s.value); err != nil {
 		return err
 	}
 	return g.check(s)
+}
+
+// FreeCPUs is l with, in place of no AllowedCPUs, those of the parent where the
+// cgroup has some set: with processes in it, it cannot go back to none.
+func (g Group) FreeCPUs(l Limits) (Limits, error) {
+	if l.AllowedCPUs != "" {
+		return l, nil
+	}
+	have, err := g.read("cpuset.cpus")
+	if errors.Is(err, errors.ErrUnsupported) || err == nil && len(bytes.TrimSpace(have)) == 0 {
+		return l, nil
+	}
+	if err != nil {
+		return l, err
+	}
+	all, err := g.Parent().read("cpuset.cpus.effective")
+	l.AllowedCPUs = string(bytes.TrimSpace(all))
+	return l, err
 }
 
 // CheckLimits reads whether l is in force; its errors are those of SetLimits.

@@ -10,10 +10,15 @@ func TestSetLimitsWritesFiles(t *testing.T) {
 	g := fakeGroup(t, map[string]string{
 		"cpu.weight": "", "cpu.max": "", "cpuset.cpus": "", "memory.high": "", "memory.max": "", "pids.max": "", "memory.oom.group": "",
 	})
+	set(t, g.Parent(), "cpuset.cpus.effective", "0-7\n")
 	for _, test := range []struct {
 		limits Limits
 		want   map[string]string
 	}{
+		{
+			Limits{},
+			map[string]string{"cpu.weight": "100", "cpu.max": "max 100000", "cpuset.cpus": "", "memory.max": "max"},
+		},
 		{
 			Limits{CPUWeight: 200, CPUQuota: 150, AllowedCPUs: "0-1,3", MemoryHigh: 1 << 20, MemoryMax: 1 << 21, TasksMax: 64},
 			map[string]string{
@@ -24,7 +29,7 @@ func TestSetLimitsWritesFiles(t *testing.T) {
 		{ // takes all away again
 			Limits{},
 			map[string]string{
-				"cpu.weight": "100", "cpu.max": "max 100000", "cpuset.cpus": "\n",
+				"cpu.weight": "100", "cpu.max": "max 100000", "cpuset.cpus": "0-7",
 				"memory.high": "max", "memory.max": "max", "pids.max": "max",
 			},
 		},
@@ -44,8 +49,8 @@ func TestSetLimitsWritesFiles(t *testing.T) {
 			t.Errorf("check of other limits: %v", err)
 		}
 		read, err := g.Limits()
-		if test.limits.CPUWeight == 0 {
-			test.limits.CPUWeight = 100
+		if test.limits.CPUWeight == 0 { // no limit reads so
+			test.limits.CPUWeight, test.limits.AllowedCPUs = 100, test.want["cpuset.cpus"]
 		}
 		if err != nil || read != test.limits {
 			t.Errorf("limits %+v, %v, want %+v", read, err, test.limits)

@@ -24,6 +24,8 @@ func Main(m *testing.M, subject Subject) {
 		err = worker()
 	case roleSleeper:
 		sleeper()
+	case roleAlloc:
+		allocator()
 	case roleAgent:
 		err = runAgent(subject)
 	default:

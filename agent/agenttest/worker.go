@@ -24,6 +24,7 @@ const roleEnv = "SFU_AGENTTEST_ROLE"
 const (
 	roleWorker  = "worker"  // waits at its gate, then serves Ask
 	roleSleeper = "sleeper" // a worker's child: ignores SIGTERM
+	roleAlloc   = "alloc"   // a worker's child: uses memory
 	roleAgent   = "agent"   // places workers and waits to be killed
 )
 
@@ -49,7 +50,7 @@ type Info struct {
 //	fork       starts a child that ignores SIGTERM, answers its PID
 //	escape     the same, in a session of the child's own
 //	alloc N    writes to N bytes of memory
-//	spin       uses one CPU
+//	fork-alloc N  has a child do that
 func Ask(ctx context.Context, socket, command string) (string, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", socket)
@@ -76,6 +77,7 @@ const longest = 10 * time.Minute
 func worker() error {
 	time.AfterFunc(longest, func() { os.Exit(1) })
 	flags := flag.NewFlagSet("worker", flag.ContinueOnError)
+	size := flags.Int("alloc", 0, "")
 	gateFD := flags.Int("gate-fd", 0, "")
 	controlFD := flags.Int("control-fd", 0, "")
 	if err := flags.Parse(os.Args[1:]); err != nil {
@@ -84,6 +86,7 @@ func worker() error {
 	if !passed(os.NewFile(uintptr(*gateFD), "gate")) {
 		return nil
 	}
+	touch(*size)
 	cgroup, err := unifiedLine()
 	if err != nil {
 		return err
@@ -128,16 +131,13 @@ func obey(command []string, cgroup string) string {
 	case "ignore":
 		signal.Ignore(syscall.SIGTERM)
 	case "fork":
-		return startSleeper(false)
+		return startChild(false, roleSleeper, "")
 	case "escape":
-		return startSleeper(true)
+		return startChild(true, roleSleeper, "")
 	case "alloc":
-		go touch(number)
-	case "spin":
-		go func() {
-			for {
-			}
-		}()
+		go func() { hold(touch(number)) }()
+	case "fork-alloc":
+		return startChild(false, roleAlloc, command[1])
 	default:
 		return "unknown command"
 	}
@@ -190,9 +190,10 @@ func unifiedLine() (string, error) {
 	return "", nil
 }
 
-func startSleeper(session bool) string {
-	child := exec.Command("/proc/self/exe")
-	child.Env = []string{roleEnv + "=" + roleSleeper}
+// startChild starts a child with a role and returns its PID when it is ready.
+func startChild(session bool, role string, args ...string) string {
+	child := exec.Command("/proc/self/exe", args...)
+	child.Env = []string{roleEnv + "=" + role}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: session}
 	ready, err := child.StdoutPipe()
 	if err == nil {
@@ -201,30 +202,41 @@ func startSleeper(session bool) string {
 	if err != nil {
 		return err.Error()
 	}
-	if _, err := ready.Read(make([]byte, 1)); err != nil { // ignores SIGTERM from here on
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
 		return err.Error()
 	}
 	return strconv.Itoa(child.Process.Pid)
 }
 
+// sleeper is a child that ignores SIGTERM.
 func sleeper() {
 	signal.Ignore(syscall.SIGTERM)
 	fmt.Print("\n")
 	time.Sleep(longest)
 }
 
-// touch writes to every page of bytes memory, in small steps so that no more
-// than the asked for is ever used.
-func touch(bytes int) {
+// allocator is a child that writes to as many bytes of memory as its argument says.
+func allocator() {
+	size, _ := strconv.Atoi(os.Args[1])
+	fmt.Print("\n")
+	hold(touch(size))
+}
+
+// touch writes to every page of bytes memory, in small steps so that it is used
+// bit by bit.
+func touch(bytes int) (memory [][]byte) {
 	const step = 1 << 20
-	var held [][]byte
 	for ; bytes > 0; bytes -= step {
 		block := make([]byte, min(step, bytes))
 		for i := 0; i < len(block); i += 4096 {
 			block[i] = 1
 		}
-		held = append(held, block)
+		memory = append(memory, block)
 	}
+	return memory
+}
+
+func hold(memory [][]byte) {
 	time.Sleep(longest)
-	runtime.KeepAlive(held)
+	runtime.KeepAlive(memory)
 }

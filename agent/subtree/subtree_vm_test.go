@@ -1,0 +1,11 @@
+//go:build vm
+
+package subtree_test
+
+import (
+	"testing"
+
+	"github.com/sfu-agent/sfu-agent/agent/agenttest"
+)
+
+func TestLimits(t *testing.T) { agenttest.Limits(t, subject) }
