@@ -45,7 +45,7 @@ func startHost(t *testing.T, workers int, args ...string) *nativeHost {
 		t.Fatal(err)
 	}
 	run := append([]string{
-		"systemd-run", "-q", "--unit=sfu-agent", "--service-type=notify", "-p", "KillMode=mixed",
+		"systemd-run", "-q", "--unit=sfu-agent", "--service-type=notify", "-p", "KillMode=mixed", "-p", "Restart=on-failure", "-p", "RestartSec=100ms",
 		"/rig/sfu-agent", "run", "--placer", "scope", "--workers", fmt.Sprint(workers),
 		"--http", fmt.Sprintf("127.0.0.1:%d", h.port), "--udp-port", fmt.Sprint(h.udp),
 	}, args...)
@@ -81,6 +81,21 @@ func (h *nativeHost) exec(t *testing.T, command ...string) string {
 
 func (h *nativeHost) url(path string) string {
 	return fmt.Sprintf("http://127.0.0.1:%d%s", h.port, path)
+}
+
+// get is the body of an answer.
+func (h *nativeHost) get(t *testing.T, path string) string {
+	t.Helper()
+	resp, err := http.Get(h.url(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }
 
 // workers are what the API shows.
