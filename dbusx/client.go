@@ -219,8 +219,10 @@ func (c *Client) send(ctx context.Context, to Object, method string, args []any)
 	}
 }
 
-// attempt makes one call on l within the call limit.
+// attempt makes one call on l within the call limit. A peer that has been silent
+// for so long is given up; when it is the limit that has passed, for most of it.
 func (c *Client) attempt(ctx context.Context, l *link, to Object, method string, args []any) ([]any, error) {
+	caller := ctx
 	ctx, stop := context.WithTimeout(ctx, c.opts.CallLimit)
 	defer stop()
 	c.calls.Add(1)
@@ -228,8 +230,12 @@ func (c *Client) attempt(ctx context.Context, l *link, to Object, method string,
 	if err == nil {
 		return body, nil
 	}
-	if l.wire.silent(c.opts.CallLimit) {
-		c.opts.Log.Warn("bus is silent, connection dropped", "limit", c.opts.CallLimit)
+	silence := c.opts.CallLimit
+	if caller.Err() == nil {
+		silence /= 2
+	}
+	if l.wire.silent(silence) {
+		c.opts.Log.Warn("bus is silent, connection dropped", "for", silence)
 		l.drop()
 	}
 	e := c.judge(ctx, l, err)

@@ -74,7 +74,7 @@ func (l *link) drop() {
 
 // call makes one call and waits for its reply until ctx ends.
 func (l *link) call(ctx context.Context, to Object, method string, args []any) ([]any, error) {
-	l.wire.ask()
+	defer l.wire.ask()()
 	done := make(chan *dbus.Call, 1)
 	l.conn.Object(to.Name, to.Path).GoWithContext(ctx, method, dbus.FlagNoAutoStart, done, args...)
 	call := <-done // bounded: the write by its deadline, the wait by ctx

@@ -28,6 +28,7 @@ type wire struct {
 	frameLeft  int             // bytes left of the current message
 	broken     atomic.Bool     // a read or write has failed
 	start      time.Time
+	asking     atomic.Int64 // calls that wait for their reply
 	owed       atomic.Int64 // 1 + since start: since when the peer owes us bytes; 0: it does not
 }
 
@@ -94,7 +95,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		return w.mimed.Read(p)
 	}
 	n, err := w.readFramed(p)
-	w.owed.Store(0)
+	w.heard()
 	if err != nil {
 		w.broken.Store(true)
 		_ = w.Conn.Close()
@@ -139,12 +140,27 @@ func frameSize(h []byte) (int, error) {
 	return int(size), nil
 }
 
-// ask notes that the peer owes an answer from now on.
-func (w *wire) ask() { w.owed.CompareAndSwap(0, 1+int64(time.Since(w.start))) }
+// ask notes that the peer owes a reply until the returned function is called.
+func (w *wire) ask() (done func()) {
+	w.asking.Add(1)
+	w.owed.CompareAndSwap(0, w.now())
+	return func() { w.asking.Add(-1) }
+}
 
-// silent reports whether the peer has owed an answer for at least d and has
-// sent nothing at all since.
+// heard notes that the peer has sent something.
+func (w *wire) heard() {
+	if w.asking.Load() > 0 {
+		w.owed.Store(w.now())
+	} else {
+		w.owed.Store(0)
+	}
+}
+
+func (w *wire) now() int64 { return 1 + int64(time.Since(w.start)) }
+
+// silent reports whether the peer has sent nothing for at least d although it
+// owed, or still owes, a reply.
 func (w *wire) silent(d time.Duration) bool {
 	owed := w.owed.Load()
-	return owed != 0 && time.Since(w.start)-time.Duration(owed-1) >= d
+	return owed != 0 && time.Duration(w.now()-owed) >= d
 }

@@ -33,7 +33,8 @@ type Options struct {
 }
 
 // Systemd speaks to the system's service manager. Its methods may be called
-// from any goroutine; each returns when its context ends, at the latest.
+// from any goroutine. Each tries again, for as long as its context allows, what
+// may be tried again while bus or systemd are away.
 type Systemd struct {
 	client *dbusx.Client
 	proc   string
@@ -84,7 +85,7 @@ func New(c *dbusx.Client, o Options) *Systemd {
 }
 
 // Close ends the clean-up after failed starts and waits until it is quiet. Its
-// error names the units that may be left.
+// error names the units that may be left. It is to be the last call.
 func (s *Systemd) Close() error { return s.undo.close() }
 
 // Stats returns the counters.
@@ -192,8 +193,8 @@ func expired(ctx context.Context, last error) error {
 	return e
 }
 
-// pauses are the times between attempts: each twice the one before, cut short
-// when the connection or systemd's place on the bus changes.
+// pauses are the times between attempts: each twice the one before, but cut
+// short when the connection or systemd's place on the bus changes.
 type pauses struct {
 	s       *Systemd
 	changed chan struct{} // since the last attempt began
@@ -204,11 +205,17 @@ func (s *Systemd) pauses() *pauses { return &pauses{s: s, changed: s.change(), n
 
 // wait makes a pause; it returns false if ctx ends first.
 func (p *pauses) wait(ctx context.Context) bool {
-	t := time.NewTimer(p.next)
-	defer t.Stop()
+	least, most := time.NewTimer(minPause), time.NewTimer(p.next)
+	defer least.Stop()
+	defer most.Stop()
 	p.next = min(2*p.next, maxPause)
 	select {
-	case <-t.C:
+	case <-least.C:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-most.C:
 	case <-p.changed:
 	case <-ctx.Done():
 		return false
