@@ -1,9 +1,11 @@
 package agenttest
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,12 +63,18 @@ func (b *bench) expectGone(t *testing.T, rec agent.Record) {
 }
 
 // crash runs an agent that places workers and is then killed.
-func (b *bench) crash(t *testing.T, count int) []agent.Record {
+func (b *bench) crash(t *testing.T, count int) (records []agent.Record) {
 	t.Helper()
-	cmd, records, err := startAgent(b.context(t), b.prefix, b.dir, count)
-	if cmd != nil {
-		killAgent(t, cmd)
+	cmd := b.agentCommand(b.context(t), count)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = json.NewDecoder(out).Decode(&records)
+	killAgent(t, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +158,38 @@ func testSweepCrash(t *testing.T, b *bench) {
 	for _, rec := range records {
 		os.Remove(rec.Socket) // a sweep knows no sockets
 	}
+}
+
+// testCrashWhilePlacing kills agents in the midst of placing workers, of which
+// nobody has a record.
+func testCrashWhilePlacing(t *testing.T, b *bench) {
+	const agents = 5
+	for i := range agents {
+		cmd := b.agentCommand(b.context(t), 1000)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the agent places workers", func() bool { return len(sockets(t, b.dir)) > 5*i })
+		killAgent(t, cmd)
+		if _, err := b.placer.Sweep(b.context(t), nil); err != nil {
+			t.Error(err)
+		}
+		b.checkNothingLeft(t)
+		for _, socket := range sockets(t, b.dir) {
+			if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func sockets(t *testing.T, dir string) []string {
+	t.Helper()
+	found, err := filepath.Glob(dir + "/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func atoi(t *testing.T, text string) int {

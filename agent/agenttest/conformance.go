@@ -47,6 +47,7 @@ func Conformance(t *testing.T, subject Subject) {
 		{"place", testPlace},
 		{"two at once", func(t *testing.T, b *bench) { testMany(t, b, 2) }},
 		{"32 at once", func(t *testing.T, b *bench) { testMany(t, b, 32) }},
+		{"bad name", testBadName},
 		{"bad exe", testBadExe},
 		{"bad socket", testBadSocket},
 		{"program without gate", testNoGate},
@@ -64,6 +65,7 @@ func Conformance(t *testing.T, subject Subject) {
 		{"adopt after agent crash", testAdoptCrash},
 		{"sweep", testSweep},
 		{"sweep after agent crash", testSweepCrash},
+		{"sweep after agent crash while placing", testCrashWhilePlacing},
 		{"set limits", testSetLimits},
 		{"close with running worker", testClose},
 	} {

@@ -51,24 +51,13 @@ func NewSpec(name, dir string) agent.Spec {
 	}
 }
 
-// startAgent runs this test binary as an agent of its own that places count
-// workers, and returns it with their records.
-func startAgent(ctx context.Context, prefix, dir string, count int) (*exec.Cmd, []agent.Record, error) {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", prefix, dir, strconv.Itoa(count))
+// agentCommand runs this test binary as an agent of its own that places count
+// workers and writes their records to its standard output.
+func (b *bench) agentCommand(ctx context.Context, count int) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", b.prefix, b.dir, strconv.Itoa(count))
 	cmd.Env = append(os.Environ(), roleEnv+"="+roleAgent)
 	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	var records []agent.Record
-	if err := json.NewDecoder(out).Decode(&records); err != nil {
-		return cmd, nil, fmt.Errorf("read records: %w", err)
-	}
-	return cmd, records, nil
+	return cmd
 }
 
 func runAgent(subject Subject) error {

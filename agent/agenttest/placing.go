@@ -70,6 +70,23 @@ func testMany(t *testing.T, b *bench, n int) {
 	all.Wait()
 }
 
+func testBadName(t *testing.T, b *bench) {
+	for _, name := range []string{"", "../up", "A", "a b", "a.b", strings.Repeat("a", 65)} {
+		spec := b.spec()
+		spec.Name = name
+		if _, err := b.placer.Place(b.context(t), spec); err == nil {
+			t.Errorf("placed %q", name)
+		}
+	}
+	spec := b.spec()
+	spec.Name += strings.Repeat("-", 64-len(spec.Name))
+	placement, err := b.placer.Place(b.context(t), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.end(t, placement)
+}
+
 func testBadExe(t *testing.T, b *bench) {
 	for _, exe := range []string{"/nonexistent", os.DevNull, b.dir} {
 		spec := b.spec()
