@@ -87,6 +87,7 @@ func TestD12_LimitsOfTheBus(t *testing.T) {
 				}
 			})
 			b.Cut()
+			synctest.Wait()
 			mustAsk(t, c, "fifth time")
 		})
 	})
@@ -98,6 +99,7 @@ func TestD12_LimitsOfTheBus(t *testing.T) {
 			defer c.Close()
 			b.Handle(dbustest.Driver+".Hello", full)
 			b.Cut()
+			synctest.Wait()
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			_, err := ask(ctx, c, "")

@@ -50,7 +50,8 @@ func of(op, unit string, err error) error {
 	if kind := kindOf(e); kind != nil {
 		f.Kind = kind
 	}
-	if f.Kind == ErrProperty && f.Err != nil {
+	var known *PropertyError
+	if f.Kind == ErrProperty && f.Err != nil && !errors.As(f.Err, &known) {
 		if name := namedProperty(f.Err.Error()); name != "" {
 			f.Err = &PropertyError{name, f.Err}
 		}

@@ -72,8 +72,9 @@ type outcome struct {
 	unit   Unit   // where result is ""; its Name is "" if there is no unit any more
 }
 
-// wait returns when job has been removed or the unit is settled.
-func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, look func(Unit)) (outcome, error) {
+// wait returns when job has been removed or the unit is settled. It calls look
+// now and then meanwhile.
+func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, look func()) (outcome, error) {
 	every := minPoll
 	poll := time.NewTimer(every)
 	defer poll.Stop()
@@ -98,8 +99,10 @@ func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, lo
 		case errors.Is(err, ErrNoUnit), err == nil && u.settled():
 			s.byPoll.Add(1)
 			return outcome{unit: u}, nil
-		case err == nil && look != nil:
-			look(u)
+		case err != nil:
+			return outcome{}, err
+		case look != nil:
+			look()
 		}
 	}
 }

@@ -154,6 +154,19 @@ func TestPropertyTypes(t *testing.T) {
 	}
 }
 
+func TestPropertiesCopy(t *testing.T) {
+	var p Properties
+	p.Slice("a.slice")
+	p.TasksMax(1)
+	q, r := p, p
+	q.Slice("b.slice")
+	q.TasksMax(2)
+	r.TasksMax(3)
+	if got := fmt.Sprint(p.list, q.list, r.list); got != `[{Slice "a.slice"} {TasksMax @t 1}] [{Slice "b.slice"} {TasksMax @t 2}] [{Slice "a.slice"} {TasksMax @t 3}]` {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestPropertiesKeepTheLastValue(t *testing.T) {
 	var p Properties
 	p.CPUQuota(10)

@@ -12,8 +12,8 @@ import (
 )
 
 // Properties collects unit properties in the types that
-// org.freedesktop.systemd1(5) wants. The zero value is empty; a property set
-// twice keeps its last value.
+// org.freedesktop.systemd1(5) wants. The zero value is empty, a copy is
+// independent, and a property set twice keeps its last value.
 type Properties struct {
 	list []property
 	pids []int
@@ -33,15 +33,10 @@ var optional = map[string]bool{
 	"MemoryZSwapMax": true, // v253
 }
 
+// set keeps the copies of p as they are.
 func (p *Properties) set(name string, value any) {
-	v := property{name, dbus.MakeVariant(value)}
-	for i := range p.list {
-		if p.list[i].Name == name {
-			p.list[i] = v
-			return
-		}
-	}
-	p.list = append(p.list, v)
+	*p = p.without(name)
+	p.list = append(p.list, property{name, dbus.MakeVariant(value)})
 }
 
 func (p *Properties) has(name string) bool {

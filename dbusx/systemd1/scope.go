@@ -32,7 +32,7 @@ func (s *Systemd) StartScope(ctx context.Context, unit string, p Properties) err
 		return of(startOp, unit, expired(ctx, nil))
 	}
 	err := s.withOptional(p, func(p Properties) error { return st.run(ctx, p) })
-	if err != nil && (st.made || st.unknown) {
+	if err != nil && st.sent() {
 		s.undo.add(unit, p.pids, st.made)
 	}
 	return err
@@ -47,6 +47,9 @@ type start struct {
 	unknown bool // a request was sent and its outcome is not known
 	resets  int
 }
+
+// sent reports whether there is, or may yet be, a unit of our making.
+func (st *start) sent() bool { return st.made || st.unknown }
 
 // check refuses what systemd would take for something else: PID 0 is the
 // caller, 1 systemd itself.
@@ -76,12 +79,21 @@ func (st *start) run(ctx context.Context, p Properties) error {
 		}
 		verdict, err := st.judge(ctx, err)
 		if verdict != retry {
-			return of(startOp, st.unit, err)
+			return st.result(err)
 		}
 		if !pause.wait(ctx) {
-			return of(startOp, st.unit, expired(ctx, err))
+			return st.result(expired(ctx, err))
 		}
 	}
+}
+
+// result is what the caller gets; an Error says if there may be a unit of ours.
+func (st *start) result(err error) error {
+	err = of(startOp, st.unit, err)
+	if e, ok := err.(*dbusx.Error); ok {
+		e.Sent = st.sent()
+	}
+	return err
 }
 
 // attempt asks once and waits for the job.
@@ -114,18 +126,18 @@ type auxiliary struct {
 func (st *start) confirm(out outcome) error {
 	in, err := st.s.allIn(st.pids, st.unit)
 	if err != nil {
-		return &dbusx.Error{Kind: dbusx.ErrReply, Sent: true, Err: err}
+		return &dbusx.Error{Kind: dbusx.ErrReply, Err: err}
 	}
 	active := out.result == "done" || out.unit.ActiveState == "active"
 	switch {
 	case active && in:
 		return nil
 	case active || slices.ContainsFunc(st.pids, st.s.ended):
-		return &dbusx.Error{Kind: ErrProcessGone, Sent: true}
+		return &dbusx.Error{Kind: ErrProcessGone}
 	case out.result == "":
 		out.result = "failed"
 	}
-	return &dbusx.Error{Kind: ErrJob, Sent: true, Err: &JobError{out.result}}
+	return &dbusx.Error{Kind: ErrJob, Err: &JobError{out.result}}
 }
 
 // verdict is what to do after an attempt that failed.
@@ -163,7 +175,7 @@ func (st *start) taken(ctx context.Context, cause error) (verdict, error) {
 	}
 	in, err := st.s.allIn(st.pids, st.unit)
 	if err != nil {
-		return final, &dbusx.Error{Kind: dbusx.ErrReply, Sent: true, Err: err}
+		return final, &dbusx.Error{Kind: dbusx.ErrReply, Err: err}
 	}
 	if in {
 		return final, nil

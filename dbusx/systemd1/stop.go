@@ -61,7 +61,7 @@ func (st *stop) attempt(ctx context.Context) (done bool, _ error) {
 	if err != nil {
 		return false, err
 	}
-	out, err := st.s.wait(ctx, w, job, func(Unit) { st.slow(ctx) })
+	out, err := st.s.wait(ctx, w, job, func() { st.slow(ctx) })
 	if err != nil {
 		return false, err
 	}

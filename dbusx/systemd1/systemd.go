@@ -186,7 +186,11 @@ func again(err error) bool {
 
 // expired says that ctx has ended, and what was wrong until then.
 func expired(ctx context.Context, last error) error {
-	e := &dbusx.Error{Kind: dbusx.ErrTimeout, Sent: true, Err: context.Cause(ctx)}
+	e := &dbusx.Error{Kind: dbusx.ErrTimeout, Err: context.Cause(ctx)}
+	var before *dbusx.Error
+	if errors.As(last, &before) {
+		e.Sent = before.Sent
+	}
 	if last != nil && !errors.Is(last, e.Err) {
 		e.Err = fmt.Errorf("%w; before that: %w", e.Err, last)
 	}

@@ -216,10 +216,7 @@ func (u *undo) ours(ctx context.Context, name string, pids []int) (bool, error) 
 // failed gives a unit up on an error that time does not cure.
 func (u *undo) failed(name string, err error) (done bool) {
 	err = of(stopOp, name, err)
-	if err == nil || again(err) || errors.Is(err, ErrNoUnit) {
-		return false
-	}
-	if errors.Is(err, dbusx.ErrClosed) {
+	if err == nil || again(err) || errors.Is(err, ErrNoUnit) || errors.Is(err, dbusx.ErrClosed) {
 		return false
 	}
 	return u.giveUp(name, "systemd refuses", err)
