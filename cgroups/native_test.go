@@ -149,7 +149,7 @@ func TestC07NoDeathIsMissed(t *testing.T) {
 	if worst > 2*time.Second {
 		t.Errorf("worst %v", worst)
 	}
-	if w.byWD != nil && len(w.byWD) != 0 {
+	if len(w.byWD) != 0 {
 		t.Errorf("%d descriptors left", len(w.byWD))
 	}
 }

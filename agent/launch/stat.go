@@ -41,7 +41,7 @@ func readStat(pid int) (stat, error) {
 // field, the program's name in parentheses, may itself hold any byte.
 func parseStat(data []byte) (stat, error) {
 	const (
-		stateField = 3 - 3 // fields are counted from the third one
+		stateField = 0 // the man page's 3: fields are counted from there
 		groupField = 5 - 3
 		startField = 22 - 3
 	)

@@ -136,6 +136,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"weight", []string{"--cpu-weight", "10001"}, "CPU weight 10001"},
 		{"cpus", []string{"--allowed-cpus", "3-1"}, "allowed CPUs"},
 		{"memory", []string{"--memory-max", "1M"}, "at least 32M"},
+		{"rung", []string{"--rung", "fastest"}, "want auto or one of gso"},
 		{"short token", []string{"--token-file", short}, "16 characters"},
 		{"no token file", []string{"--token-file", "/nonexistent"}, "--token-file"},
 		{"user", []string{"--user", "no-such-user"}, "--user"},

@@ -33,6 +33,7 @@ type hostReport struct {
 	User         int          `json:"uid"`
 	Placer       string       `json:"placer,omitempty"` // the running agent's
 	PlacerWhy    string       `json:"placer_why,omitempty"`
+	Rungs        []string     `json:"rungs"` // what --rung takes besides auto, the best first
 	Capabilities []capability `json:"capabilities"`
 }
 
@@ -72,7 +73,7 @@ UDP send and receive paths, cgroups, D-Bus and systemd. Nothing stays changed.`,
 func probeHost(ctx context.Context, placer *chosenPlacer) hostReport {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	r := hostReport{Version: version(), Kernel: kernel(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), User: os.Geteuid()}
+	r := hostReport{Version: version(), Kernel: kernel(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), User: os.Geteuid(), Rungs: udpio.Rungs()}
 	if placer != nil {
 		r.Placer, r.PlacerWhy = placer.name, placer.why
 	}
@@ -161,6 +162,7 @@ func (r hostReport) print(w io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	fmt.Fprintf(w, "\nRungs to send UDP by, the best first: %s\n", strings.Join(r.Rungs, ", "))
 	for _, c := range r.Capabilities {
 		if c.Verdict != "yes" && c.Remedy != "" {
 			fmt.Fprintf(w, "\n%s: %s\n", c.Name, c.Remedy)

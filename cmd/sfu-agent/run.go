@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"github.com/sfu-agent/sfu-agent/agent/control"
 	"github.com/sfu-agent/sfu-agent/agent/front"
 	"github.com/sfu-agent/sfu-agent/cgroups"
+	"github.com/sfu-agent/sfu-agent/sfu/udpio"
 )
 
 // runOptions are the flags of run and the keys of its configuration file.
@@ -198,6 +200,9 @@ func (o *runOptions) resolve() (setup, error) {
 	}
 	if last := int(o.udpPort) + o.workers - 1; o.udpPort < 1024 || last > 65535 {
 		return s, fmt.Errorf("--udp-port %d with %d workers: the ports must lie between 1024 and 65535", o.udpPort, o.workers)
+	}
+	if o.rung != "auto" && !slices.Contains(udpio.Rungs(), o.rung) {
+		return s, fmt.Errorf("--rung %q: want auto or one of %s", o.rung, strings.Join(udpio.Rungs(), ", "))
 	}
 	if err := o.limits().Check(); err != nil {
 		return s, err

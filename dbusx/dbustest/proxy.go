@@ -93,8 +93,10 @@ func (p *Proxy) forward(to net.Conn, from *bufio.Reader) {
 		switch p.verdict(data) {
 		case Drop:
 		case Repeat:
-			if send(data) != nil || send(data) != nil {
-				return
+			for range 2 {
+				if send(data) != nil {
+					return
+				}
 			}
 		case Late:
 			p.wg.Go(func() {

@@ -46,7 +46,7 @@ func naiveCall(ctx context.Context, method string, args ...any) error {
 		return err
 	}
 	if err := firstIsReply(c); err != nil {
-		return fmt.Errorf("Hello: %w", err)
+		return fmt.Errorf("call Hello: %w", err)
 	}
 	call := &dbus.Message{Type: dbus.TypeMethodCall, Headers: map[dbus.HeaderField]dbus.Variant{
 		dbus.FieldDestination: dbus.MakeVariant(service),
@@ -59,7 +59,7 @@ func naiveCall(ctx context.Context, method string, args ...any) error {
 		return err
 	}
 	if err := firstIsReply(c); err != nil {
-		return fmt.Errorf("%s: %w", method, err)
+		return fmt.Errorf("call %s: %w", method, err)
 	}
 	return nil
 }
