@@ -158,9 +158,9 @@ func TestHealth(t *testing.T) {
 func TestWrongMethodsAndPaths(t *testing.T) {
 	s := open(t, front.Config{Host: &host{workers: twoWorkers()}})
 	for route, allow := range map[string]string{
-		"GET /whip/r": "OPTIONS, POST", "HEAD /whep/r": "OPTIONS, POST", "PUT /whip/r": "OPTIONS, POST",
-		"GET /whep/r/0-a": "DELETE, OPTIONS, PATCH", "POST /whep/r/0-a": "DELETE, OPTIONS, PATCH",
-		"POST /api/v1/workers": "GET, HEAD, OPTIONS", "PATCH /api/v1/workers/0": "DELETE, GET, HEAD, OPTIONS", "GET /api/v1/workers/0/drain": "DELETE, OPTIONS",
+		"PUT /whip/r": "GET, HEAD, OPTIONS, POST", "PATCH /whep/r": "GET, HEAD, OPTIONS, POST",
+		"POST /whep/r/0-a":     "DELETE, GET, HEAD, OPTIONS, PATCH",
+		"POST /api/v1/workers": "GET, HEAD, OPTIONS", "PUT /api/v1/workers/0": "DELETE, GET, HEAD, OPTIONS, PATCH", "GET /api/v1/workers/0/drain": "DELETE, OPTIONS",
 		"POST /": "GET, HEAD, OPTIONS", "BREW /healthz": "GET, HEAD, OPTIONS",
 	} {
 		var method, path string

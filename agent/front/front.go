@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sfu-agent/sfu-agent/agent"
+	"github.com/sfu-agent/sfu-agent/cgroups"
 )
 
 // Host is what the front shows and routes to; *agent.Agent implements it.
@@ -29,6 +30,10 @@ type Host interface {
 	// Drain and Undrain return agent.ErrNoWorker for an unknown ID.
 	Drain(id string, deadline time.Duration) error
 	Undrain(id string) error
+	// SetLimits changes the limits of a running worker and of its successors.
+	// It returns agent.ErrNoWorker, agent.ErrNotReady where none runs, or an
+	// error that wraps errors.ErrUnsupported where it cannot be limited so.
+	SetLimits(id string, limits cgroups.Limits) error
 	// Ready is nil when all wished-for workers take rooms, else it says which do not.
 	Ready() error
 }
@@ -118,13 +123,13 @@ func (f *Front) routes(cfg Config) ([]route, error) {
 	}
 	probe := probeHandler(cfg.Probe)
 	return []route{
-		{"/whip/{room}", signalling, signal, methods{"POST": f.join}},
-		{"/whip/{room}/{session}", signalling, signal, methods{"PATCH": f.session, "DELETE": f.session}},
-		{"/whep/{room}", signalling, signal, methods{"POST": f.join}},
-		{"/whep/{room}/{session}", signalling, signal, methods{"PATCH": f.session, "DELETE": f.session}},
+		{"/whip/{room}", signalling, signal, methods{"GET": serveEndpoint, "POST": f.join}},
+		{"/whip/{room}/{session}", signalling, signal, methods{"GET": f.session, "PATCH": f.session, "DELETE": f.session}},
+		{"/whep/{room}", signalling, signal, methods{"GET": serveEndpoint, "POST": f.join}},
+		{"/whep/{room}/{session}", signalling, signal, methods{"GET": f.session, "PATCH": f.session, "DELETE": f.session}},
 
 		{"/api/v1/workers", admin, api, methods{"GET": f.listWorkers}},
-		{"/api/v1/workers/{id}", admin, api, methods{"GET": f.showWorker, "DELETE": f.drain}},
+		{"/api/v1/workers/{id}", admin, api, methods{"GET": f.showWorker, "PATCH": f.limitsHandler(), "DELETE": f.drain}},
 		{"/api/v1/workers/{id}/drain", admin, api, methods{"DELETE": f.undrain}},
 		{"/api/v1/rooms", admin, api, methods{"GET": f.listRooms}},
 		{"/api/v1/rooms/{room}", admin, api, methods{"GET": f.showRoom}},

@@ -17,6 +17,7 @@ import (
 	"github.com/sfu-agent/sfu-agent/agent"
 	"github.com/sfu-agent/sfu-agent/agent/control"
 	"github.com/sfu-agent/sfu-agent/agent/front"
+	"github.com/sfu-agent/sfu-agent/cgroups"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +29,7 @@ type host struct {
 	workers []agent.Worker
 	route   error // what Route and Ready say
 	drained map[string]time.Duration
-	refuse  error // what Drain and Undrain say of a known worker
+	refuse  error // what Drain, Undrain and SetLimits say of a known worker
 	asked   int   // how often Workers was called
 }
 
@@ -63,6 +64,16 @@ func (h *host) Drain(id string, deadline time.Duration) error {
 
 func (h *host) Undrain(id string) error {
 	return h.change(id, agent.StateReady, func() { delete(h.drained, id) })
+}
+
+func (h *host) SetLimits(id string, limits cgroups.Limits) error {
+	return h.change(id, agent.StateReady, func() {
+		for i := range h.workers {
+			if h.workers[i].ID == id {
+				h.workers[i].Limits = limits
+			}
+		}
+	})
 }
 
 func (h *host) change(id string, to agent.State, note func()) error {

@@ -16,8 +16,8 @@ func TestTokenMatrix(t *testing.T) {
 	s := open(t, front.Config{Host: &host{workers: []agent.Worker{worker(t, "0", whip("0"))}}, Token: "s3cret",
 		Probe: func(context.Context) any { return "ok" }})
 	guarded := []string{
-		"POST /whip/r", "POST /whep/r", "PATCH /whip/r/0-a", "DELETE /whip/r/0-a", "PATCH /whep/r/0-a", "DELETE /whep/r/0-a",
-		"GET /api/v1/workers", "GET /api/v1/workers/0", "DELETE /api/v1/workers/0", "DELETE /api/v1/workers/0/drain",
+		"GET /whip/r", "HEAD /whep/r", "GET /whip/r/0-a", "HEAD /whep/r/0-a", "POST /whip/r", "POST /whep/r", "PATCH /whip/r/0-a", "DELETE /whip/r/0-a", "PATCH /whep/r/0-a", "DELETE /whep/r/0-a",
+		"GET /api/v1/workers", "GET /api/v1/workers/0", "PATCH /api/v1/workers/0", "DELETE /api/v1/workers/0", "DELETE /api/v1/workers/0/drain",
 		"GET /api/v1/rooms", "GET /api/v1/probe", "GET /api/v1/openapi.json", "GET /metrics", "HEAD /metrics",
 	}
 	free := []string{"GET /healthz", "GET /readyz", "GET /", "HEAD /", "GET /assets/index.html", "OPTIONS /whip/r", "OPTIONS /api/v1/workers"}
@@ -124,11 +124,12 @@ func TestPublicAddressWithoutToken(t *testing.T) {
 func TestOptions(t *testing.T) {
 	s := open(t, front.Config{Host: &host{}, Token: "a"}) // no worker is needed
 	for path, want := range map[string]map[string]string{
-		"/whip/r": {"Allow": "OPTIONS, POST", "Access-Control-Allow-Methods": "OPTIONS, POST", "Access-Control-Allow-Origin": "*",
+		"/whip/r": {"Allow": "GET, HEAD, OPTIONS, POST", "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS, POST", "Access-Control-Allow-Origin": "*",
 			"Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match", "Accept-Post": "application/sdp", "Accept-Patch": ""},
-		"/whep/r/0-a": {"Allow": "DELETE, OPTIONS, PATCH", "Access-Control-Allow-Origin": "*", "Accept-Post": "",
+		"/whep/r/0-a": {"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH", "Access-Control-Allow-Origin": "*", "Accept-Post": "",
 			"Accept-Patch": "application/trickle-ice-sdpfrag"},
-		"/api/v1/workers/0": {"Allow": "DELETE, GET, HEAD, OPTIONS", "Access-Control-Allow-Origin": "", "Access-Control-Allow-Methods": ""},
+		"/api/v1/workers/0": {"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH", "Access-Control-Allow-Origin": "", "Access-Control-Allow-Methods": "",
+			"Accept-Patch": "application/merge-patch+json, application/json"},
 	} {
 		r := s.ask("OPTIONS", path, "", "Origin", "https://player.example", "Access-Control-Request-Method", "POST")
 		if r.StatusCode != http.StatusOK {

@@ -152,3 +152,10 @@ func walk(v any, ref func(string)) {
 		}
 	}
 }
+
+func TestEveryLimitCanBeChanged(t *testing.T) {
+	all, _ := fields(reflect.TypeFor[cgroups.Limits]())
+	if got := slices.Sorted(maps.Keys(limitFields(&cgroups.Limits{}))); !slices.Equal(got, all) {
+		t.Errorf("%v, want %v", got, all)
+	}
+}

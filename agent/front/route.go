@@ -102,11 +102,19 @@ func serveOptions(w http.ResponseWriter, rt route, allow string) {
 		if rt.methods[http.MethodPost] != nil {
 			h.Set("Accept-Post", "application/sdp")
 		}
-		if rt.methods[http.MethodPatch] != nil {
-			h.Set("Accept-Patch", "application/trickle-ice-sdpfrag")
-		}
+	}
+	if rt.methods[http.MethodPatch] != nil {
+		h.Set("Accept-Patch", patchTypes(rt.access))
 	}
 	w.WriteHeader(http.StatusOK)
+}
+
+// patchTypes are the media types of a PATCH (RFC 5789 section 3.1).
+func patchTypes(a access) string {
+	if a == signalling {
+		return "application/trickle-ice-sdpfrag"
+	}
+	return limitsTypes
 }
 
 // limiter bounds what is in flight; the nil one bounds nothing.

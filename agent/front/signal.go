@@ -27,12 +27,22 @@ var (
 	sessionName = regexp.MustCompile(`^[0-9]{1,4}-[A-Za-z0-9_-]{1,128}$`)
 )
 
+// serveEndpoint is GET of a WHIP or WHEP endpoint: there is nothing to show
+// (RFC 9725 section 4.1).
+func serveEndpoint(w http.ResponseWriter, r *http.Request) {
+	if !roomName.MatchString(r.PathValue("room")) {
+		writeProblem(w, badRoom)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // join is POST to a WHIP or WHEP endpoint: it goes to the room's worker.
 func (f *Front) join(w http.ResponseWriter, r *http.Request) {
 	room := r.PathValue("room")
 	if !roomName.MatchString(room) {
-		writeProblem(w, problem{Status: http.StatusBadRequest,
-			Detail: "A room's name is 1 to 64 of the letters A to Z and a to z, digits, and . _ ~ -"})
+		writeProblem(w, badRoom)
 		return
 	}
 	worker, err := f.host.Route(room)
@@ -50,7 +60,10 @@ func (f *Front) join(w http.ResponseWriter, r *http.Request) {
 	f.forward(w, r, worker)
 }
 
-// session is PATCH or DELETE of a session: it goes to the worker whose ID is
+var badRoom = problem{Status: http.StatusBadRequest,
+	Detail: "A room's name is 1 to 64 of the letters A to Z and a to z, digits, and . _ ~ -"}
+
+// session is GET, PATCH or DELETE of a session: it goes to the worker whose ID is
 // the head of the session's.
 func (f *Front) session(w http.ResponseWriter, r *http.Request) {
 	session := r.PathValue("session")

@@ -31,6 +31,9 @@ func whip(id string) http.Handler {
 		fmt.Fprintf(w, "%s %s %q %s auth=%q", r.Method, r.URL.RequestURI(), body, r.Header.Get("Content-Type"), r.Header.Get("Authorization"))
 	}
 	mux.HandleFunc("POST /{kind}/{room}", join)
+	mux.HandleFunc("GET /{kind}/{room}/{session}", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("DELETE /{kind}/{room}/{session}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 		fmt.Fprint(w, "worker ", id, " ended ", r.PathValue("session"))
@@ -75,6 +78,27 @@ func TestSessionGoesToTheWorkerItNames(t *testing.T) {
 		s.ask("DELETE", "/whep/lobby/"+session, "").wantProblem(t, http.StatusNotFound, "Join again")
 	}
 	s.ask("DELETE", "/whep/a%20b/0-xyz", "").wantProblem(t, http.StatusNotFound, "Join again")
+}
+
+// GET and HEAD find what there is, and nothing in it.
+func TestEmptyResources(t *testing.T) {
+	s := open(t, front.Config{Host: &host{workers: []agent.Worker{worker(t, "0", whip("0"))}}})
+	for _, method := range []string{"GET", "HEAD"} {
+		for _, path := range []string{"/whip/lobby", "/whep/none", "/whip/lobby/0-xyz", "/whep/lobby/0-xyz"} {
+			r := s.ask(method, path, "")
+			if r.StatusCode != http.StatusNoContent || r.body != "" || r.Header.Get("Access-Control-Allow-Origin") != "*" || r.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s %s: %d %q %v", method, path, r.StatusCode, r.body, r.Header)
+			}
+		}
+	}
+	s.ask("GET", "/whip/a%20b", "").wantProblem(t, http.StatusBadRequest, "A room's name")
+	s.ask("GET", "/whip/lobby/1-xyz", "").wantProblem(t, http.StatusNotFound, "No such session")
+	if r := s.ask("HEAD", "/whip/lobby/1-xyz", ""); r.StatusCode != http.StatusNotFound || r.body != "" {
+		t.Errorf("HEAD of no session: %d %q", r.StatusCode, r.body)
+	}
+	if r := open(t, front.Config{Host: &host{route: agent.ErrNotReady}}).ask("GET", "/whep/lobby", ""); r.StatusCode != http.StatusNoContent {
+		t.Errorf("without a worker: %d, want 204", r.StatusCode)
+	}
 }
 
 func TestRoomNames(t *testing.T) {
