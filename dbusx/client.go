@@ -6,8 +6,8 @@
 // every dial, write and call, a bound on the calls in flight, and errors that
 // say whether a request may have been carried out.
 //
-// There are two locks, Client.mu and signals.mu; neither is taken while the
-// other is held, and nothing blocks under them.
+// There are two locks, Client.mu and signals.mu; the second may be taken while
+// the first is held, and nothing blocks under them.
 package dbusx
 
 import (
@@ -32,8 +32,9 @@ type Options struct {
 	// Private means systemd's own socket instead of a bus.
 	Private bool
 	// PrivateAddress is systemd's own socket, used for Private and when the bus
-	// refuses connections, has reached a limit or is missing. Empty means
-	// unix:path=/run/systemd/private, as fallback only for root.
+	// refuses connections, has reached a limit or is missing; the next connection
+	// tries the bus first again. Empty means unix:path=/run/systemd/private, as
+	// fallback only for root.
 	PrivateAddress string
 
 	CallLimit  time.Duration // for one reply; 3 s

@@ -180,7 +180,6 @@ func (c *Client) follow(ctx context.Context, l *link) error {
 	missing := c.watches[l.signals.count():]
 	c.mu.Unlock()
 	if err := l.signals.follow(ctx, l.conn, missing); err != nil {
-		l.drop()
 		return because(ctx, err)
 	}
 	return nil

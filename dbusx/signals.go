@@ -33,10 +33,7 @@ type signals struct {
 	telling sync.WaitGroup // calls of a Watch's functions
 }
 
-const (
-	driver     = "org.freedesktop.DBus"
-	driverPath = dbus.ObjectPath("/org/freedesktop/DBus")
-)
+const driver = "org.freedesktop.DBus" // the bus itself
 
 // follow adds watches and, where there is a bus, their match rules.
 func (s *signals) follow(ctx context.Context, conn *dbus.Conn, watches []Watch) error {
@@ -100,11 +97,13 @@ func (s *signals) DeliverSignal(iface, member string, sig *dbus.Signal) {
 func (s *signals) tell(which func(Watch) bool, f func(Watch)) {
 	var picked []Watch
 	s.mu.Lock()
-	if !s.ended {
-		for _, w := range s.watches {
-			if which(w) {
-				picked = append(picked, w)
-			}
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	for _, w := range s.watches {
+		if which(w) {
+			picked = append(picked, w)
 		}
 	}
 	s.telling.Add(1)

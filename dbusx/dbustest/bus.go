@@ -151,9 +151,6 @@ func (b *Bus) handler(method string) func(*Call) {
 	if f := b.handlers[method]; f != nil {
 		return f
 	}
-	if f := b.handlers["*"]; f != nil {
-		return f
-	}
 	return drivers[method]
 }
 
