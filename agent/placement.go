@@ -23,7 +23,9 @@ type Placer interface {
 	Adopt(ctx context.Context, rec Record) (Placement, error)
 
 	// Sweep stops and removes everything of this agent that the Placer finds
-	// on the host and that keep does not list, and says what it removed.
+	// on the host and that keep does not list, and says what it removed. It leaves
+	// alone what this Placer itself has placed or adopted and nobody has yet
+	// stopped or released: a record may be younger than keep.
 	Sweep(ctx context.Context, keep []Record) (removed []string, err error)
 }
 
@@ -75,7 +77,8 @@ type Spec struct {
 	Limits cgroups.Limits
 
 	// Log receives the worker's standard error where the worker cannot have the
-	// agent's own. Nil means the agent's standard error is inherited.
+	// agent's own. Nil means the agent's standard error is inherited. A Placer
+	// whose workers are to outlive the agent takes an *os.File only.
 	Log io.Writer
 }
 

@@ -17,14 +17,14 @@ import (
 // recheck is how often every watched cgroup is looked at, whether or not the
 // kernel told of a change: a notification within 10 ms of another is held back,
 // and lost when the cgroup is removed meanwhile.
-const recheck = 200 * time.Millisecond
+const recheck = 250 * time.Millisecond
 
 // watchedFiles tell by inotify that Events changed (cgroups(7)).
 var watchedFiles = []string{"cgroup.events", "memory.events"}
 
 // A Watcher follows the Events of cgroups, all with one inotify descriptor and
 // one goroutine. Where the kernel has no inotify instance or watch left it goes
-// on by looking every 200 ms, and says so in the log.
+// on by looking every 250 ms, and says so in the log.
 type Watcher struct {
 	log     *slog.Logger
 	inotify *os.File // nil when polling

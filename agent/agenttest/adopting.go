@@ -1,8 +1,10 @@
 package agenttest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,11 +20,7 @@ import (
 // testAdopt adopts a worker of this very agent through a second Placer.
 func testAdopt(t *testing.T, b *bench) {
 	placement := b.place(t)
-	second, err := b.subject.Open(b.context(t), b.prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
+	second := b.open(t, b.prefix)
 	adopted, err := second.Adopt(b.context(t), placement.Record())
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +45,10 @@ func testAdoptGone(t *testing.T, b *bench) {
 	b.expectGone(t, other)
 	b.end(t, placement)
 	b.expectGone(t, running)
+	other.Placer = "other"
+	if _, err := b.placer.Adopt(b.context(t), other); err == nil {
+		t.Errorf("adopted a worker of another kind of Placer")
+	}
 	for _, pid := range []int{-1, 0, 1} {
 		other.PID = pid
 		if _, err := b.placer.Adopt(b.context(t), other); err == nil {
@@ -118,17 +120,14 @@ func (b *bench) endsAdopted(t *testing.T, adopted agent.Placement) {
 	b.end(t, adopted)
 }
 
+// testSweep has the next agent, and a stranger, sweep beside the one that placed.
 func testSweep(t *testing.T, b *bench) {
 	kept, swept := b.place(t), b.place(t)
-	stranger, err := b.subject.Open(b.context(t), b.prefix+"0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
+	stranger, next := b.open(t, b.prefix+"0"), b.open(t, b.prefix)
 	if removed, err := stranger.Sweep(b.context(t), nil); err != nil || len(removed) != 0 {
 		t.Errorf("another agent swept %v: %v", removed, err)
 	}
-	removed, err := b.placer.Sweep(b.context(t), []agent.Record{kept.Record()})
+	removed, err := next.Sweep(b.context(t), []agent.Record{kept.Record()})
 	if err != nil {
 		t.Error(err)
 	}
@@ -137,6 +136,55 @@ func testSweep(t *testing.T, b *bench) {
 	}
 	b.wait(t, swept)
 	b.info(t, kept)
+}
+
+// open opens another Placer for the length of the test.
+func (b *bench) open(t *testing.T, prefix string) agent.Placer {
+	t.Helper()
+	placer, err := b.subject.Open(b.context(t), prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := placer.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return placer
+}
+
+// testSweepOwn has the agent itself sweep, all the time, while it places workers
+// whose records are not yet known.
+func testSweepOwn(t *testing.T, b *bench) {
+	ctx, cancel := context.WithCancel(b.context(t))
+	swept := make(chan error, 1)
+	go func() {
+		var err error
+		for ctx.Err() == nil {
+			var removed []string
+			if removed, err = b.placer.Sweep(b.context(t), nil); err != nil || len(removed) > 0 {
+				err = fmt.Errorf("swept %v: %w", removed, err)
+				break
+			}
+		}
+		swept <- err
+	}()
+	for range 10 {
+		b.info(t, b.place(t))
+	}
+	cancel()
+	if err := <-swept; err != nil {
+		t.Error(err)
+	}
+	// What was stopped and not released is a leftover.
+	stopped := b.place(t)
+	if err := stopped.Stop(b.context(t), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.placer.Sweep(b.context(t), nil); err != nil {
+		t.Error(err)
+	}
+	b.checkNothingLeftOf(t, stopped.Record().Name)
 }
 
 func testSweepCrash(t *testing.T, b *bench) {

@@ -100,7 +100,7 @@ func testBadExe(t *testing.T, b *bench) {
 
 func testBadSocket(t *testing.T, b *bench) {
 	spec := b.spec()
-	for _, socket := range []string{b.dir, b.dir + "/none/socket", b.dir + "/" + strings.Repeat("s", 107)} {
+	for _, socket := range []string{"", "relative", b.dir, b.dir + "/none/socket", b.dir + "/" + strings.Repeat("s", 107)} {
 		spec.Socket = socket
 		if _, err := b.placer.Place(b.context(t), spec); err == nil || !strings.Contains(err.Error(), spec.Name) {
 			t.Errorf("place with socket %s: %v, want an error that names the worker", socket, err)

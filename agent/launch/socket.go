@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -17,6 +18,9 @@ const maxSocketPath = 107
 // listen makes the listening unix socket at path, mode 0600, and returns it as
 // a file. A socket there that nobody listens on any more is replaced.
 func listen(path string) (*os.File, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("make socket %q: path is not absolute", path)
+	}
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("make socket %s: path has %d bytes, the kernel takes %d", path, len(path), maxSocketPath)
 	}

@@ -34,6 +34,9 @@ type Placer struct {
 	prefix   string
 	log      *slog.Logger
 	launcher *launch.Launcher
+
+	mu   sync.Mutex
+	held map[string]int // by name of worker, see Hold
 }
 
 var _ agent.Placer = (*Placer)(nil)
@@ -44,7 +47,7 @@ func New(config Config) *Placer {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Placer{prefix: config.Prefix, log: log, launcher: launch.New()}
+	return &Placer{prefix: config.Prefix, log: log, launcher: launch.New(), held: map[string]int{}}
 }
 
 // Close ends the watching of workers, which go on.
@@ -73,6 +76,9 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 
 // Adopt implements agent.Placer.
 func (p *Placer) Adopt(_ context.Context, rec agent.Record) (agent.Placement, error) {
+	if rec.Placer != Name {
+		return nil, fmt.Errorf("adopt worker %s: it was placed by placer %s", rec.Name, rec.Placer)
+	}
 	return p.Find(rec)
 }
 
@@ -83,7 +89,7 @@ func (p *Placer) Sweep(ctx context.Context, keep []agent.Record) ([]string, erro
 	if err != nil {
 		return nil, fmt.Errorf("sweep: %w", err)
 	}
-	running = slices.DeleteFunc(running, func(r launch.Running) bool { return Kept(keep, r.Name) })
+	running = slices.DeleteFunc(running, func(r launch.Running) bool { return p.Kept(keep, r.Name) })
 	removed := make([]string, len(running))
 	errs := make([]error, len(running))
 	var sweeps sync.WaitGroup
@@ -106,7 +112,26 @@ func (p *Placer) end(ctx context.Context, r launch.Running) error {
 	return w.Stop(ctx, sweepGrace)
 }
 
-// Kept says whether a worker of this name is in keep.
-func Kept(keep []agent.Record, name string) bool {
-	return slices.ContainsFunc(keep, func(rec agent.Record) bool { return rec.Name == name })
+// Kept says whether a Sweep is to leave a worker alone: it is in keep, or this
+// Placer holds it. The record of one that is just being placed may be younger
+// than keep.
+func (p *Placer) Kept(keep []agent.Record, name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held[name] > 0 || slices.ContainsFunc(keep, func(rec agent.Record) bool { return rec.Name == name })
+}
+
+// Hold keeps workers of a name from being swept until the returned function is
+// called, once.
+func (p *Placer) Hold(name string) (letGo func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[name]++
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.held[name]--; p.held[name] == 0 {
+			delete(p.held, name)
+		}
+	})
 }

@@ -22,15 +22,17 @@ const killLimit = 5 * time.Second
 // A Worker is a worker's process: an agent.Placement, and what the Placers with
 // cgroups build theirs on.
 type Worker struct {
-	rec  agent.Record
-	proc *launch.Process
+	rec   agent.Record
+	proc  *launch.Process
+	letGo func() // it may be swept
 }
 
 var _ agent.Placement = (*Worker)(nil)
 
 // Start starts the worker that spec describes, behind its gate, and completes
 // its record, in which the caller has put what it knows. A cgroup is where the
-// worker is born; nil means the agent's own.
+// worker is born; nil means the agent's own. Until Terminate or Release the
+// worker is held; so is one that Find has found.
 func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Worker, error) {
 	if !validName(spec.Name) {
 		return nil, fmt.Errorf("start worker %q: name is not made of 1 to 64 of a-z, 0-9 and -", spec.Name)
@@ -39,15 +41,17 @@ func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Wor
 	if spec.Log != nil && !ok {
 		return nil, fmt.Errorf("start worker %s: log is a %T, not a file: the worker could not outlive the agent", spec.Name, spec.Log)
 	}
+	letGo := p.Hold(spec.Name)
 	proc, err := p.launcher.Start(launch.Spec{
 		Name: spec.Name, Exe: spec.Exe, Args: spec.Args, Env: spec.Env, Socket: spec.Socket,
 		User: spec.User, Group: spec.Group, Log: log, Cgroup: cgroup,
 	})
 	if err != nil {
+		letGo()
 		return nil, fmt.Errorf("start worker %s: %w", spec.Name, err)
 	}
 	rec.Name, rec.PID, rec.StartTime, rec.Socket = spec.Name, proc.PID(), proc.StartTime(), spec.Socket
-	return &Worker{rec: rec, proc: proc}, nil
+	return &Worker{rec: rec, proc: proc, letGo: letGo}, nil
 }
 
 // validName says whether agent.Spec allows a name, from which those of units and
@@ -66,7 +70,7 @@ func (p *Placer) Find(rec agent.Record) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find worker %s: %w", rec.Name, err)
 	}
-	return &Worker{rec: rec, proc: proc}, nil
+	return &Worker{rec: rec, proc: proc, letGo: p.Hold(rec.Name)}, nil
 }
 
 // Open lets the worker through its gate.
@@ -82,6 +86,9 @@ func (w *Worker) Open() error {
 func (w *Worker) Undo() error {
 	return errors.Join(w.Stop(context.Background(), 0), w.Release(context.Background()))
 }
+
+// LetGo leaves a worker that was found, and that nobody wants, to a Sweep.
+func (w *Worker) LetGo() { w.letGo() }
 
 // Record implements agent.Placement.
 func (w *Worker) Record() agent.Record { return w.rec }
@@ -111,6 +118,7 @@ func (w *Worker) Stop(ctx context.Context, grace time.Duration) error {
 // Terminate sends SIGTERM, waits up to grace for the process to end and says
 // whether it has.
 func (w *Worker) Terminate(ctx context.Context, grace time.Duration) (ended bool, err error) {
+	w.letGo()
 	err = w.proc.Signal(syscall.SIGTERM)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return false, fmt.Errorf("stop worker %s: %w", w.rec.Name, err)
@@ -138,6 +146,7 @@ func (w *Worker) AwaitEnd(ctx context.Context) error {
 
 // Release implements agent.Placement: it removes the worker's socket.
 func (w *Worker) Release(context.Context) error {
+	w.letGo()
 	if w.rec.Socket == "" {
 		return nil
 	}

@@ -113,7 +113,11 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 	}
 	placed, err := p.start(ctx, w, spec.Limits)
 	if err != nil {
-		return nil, fmt.Errorf("place worker %s: %w", spec.Name, errors.Join(err, w.Undo(), p.forget(ctx, unit)))
+		err = errors.Join(err, w.Undo())
+		if !errors.Is(err, systemd1.ErrExists) {
+			err = errors.Join(err, p.forget(ctx, unit))
+		}
+		return nil, fmt.Errorf("place worker %s: %w", spec.Name, err)
 	}
 	if err := placed.group.CheckLimits(spec.Limits); err != nil {
 		p.log.Warn("limits not applied", "unit", unit, "error", err)
@@ -186,6 +190,7 @@ func (p *Placer) Adopt(_ context.Context, rec agent.Record) (agent.Placement, er
 	}
 	placed, err := p.attend(w)
 	if err != nil {
+		w.LetGo()
 		return nil, fmt.Errorf("adopt worker %s: %w", rec.Name, err)
 	}
 	return placed, nil

@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/sfu-agent/sfu-agent/agent"
-	"github.com/sfu-agent/sfu-agent/agent/process"
 	"github.com/sfu-agent/sfu-agent/cgroups"
 	"github.com/sfu-agent/sfu-agent/dbusx/systemd1"
 )
@@ -34,7 +33,7 @@ func (p *Placer) Sweep(ctx context.Context, keep []agent.Record) ([]string, erro
 func (p *Placer) stray(unit string, keep []agent.Record) (name string, stray bool) {
 	name, ok := strings.CutPrefix(unit, unitPrefix)
 	name, isScope := strings.CutSuffix(name, unitSuffix)
-	return name, ok && isScope && strings.HasPrefix(name, p.prefix+"-") && !process.Kept(keep, name)
+	return name, ok && isScope && strings.HasPrefix(name, p.prefix+"-") && !p.plain.Kept(keep, name)
 }
 
 func (p *Placer) sweepUnits(ctx context.Context, keep []agent.Record) (removed []string, err error) {

@@ -60,18 +60,21 @@ func TestC01BornInCgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer placer.Close()
-	took := churn(t, ctx, placer, n/10, 1)
-	if best := bestMedian(took); best > time.Millisecond {
-		t.Errorf("p50 of single starts is %v in the best tenth, more than 1 ms", best)
+	singles := max(n/10, 200)
+	took := churn(t, ctx, placer, singles, 1)
+	best := bestMedian(took)
+	t.Logf("single starts: p50 of the best 20 in a row %v", best)
+	if best > time.Millisecond {
+		t.Error("more than 1 ms")
 	}
-	churn(t, ctx, placer, n-n/10, 32)
+	churn(t, ctx, placer, max(n-singles, 32), 32)
 }
 
-// bestMedian is the median of that tenth of the starts, in a row, in which it is
-// lowest: other work on the machine only adds.
+// bestMedian is the median of those 20 starts in a row in which it is lowest:
+// other work on the machine only adds.
 func bestMedian(took []time.Duration) time.Duration {
 	best := time.Hour
-	for part := range slices.Chunk(took, max(len(took)/10, 1)) {
+	for part := range slices.Chunk(took, 20) {
 		slices.Sort(part)
 		best = min(best, part[len(part)/2])
 	}

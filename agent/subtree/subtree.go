@@ -110,6 +110,7 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("place worker %s: %w", spec.Name, err)
 	}
+	defer p.plain.Hold(spec.Name)() // its cgroup is there before it
 	group := p.group(spec.Name)
 	if err := p.prepare(group, spec.Limits); err != nil {
 		return nil, fmt.Errorf("place worker %s: %w", spec.Name, errors.Join(err, group.Remove(context.WithoutCancel(ctx))))
@@ -169,7 +170,7 @@ func (p *Placer) Sweep(ctx context.Context, keep []agent.Record) ([]string, erro
 	errs := []error{err, listErr}
 	for _, group := range children {
 		name, ours := strings.CutPrefix(path.Base(group.Path()), workerPrefix)
-		if !ours || !strings.HasPrefix(name, p.prefix+"-") || process.Kept(keep, name) {
+		if !ours || !strings.HasPrefix(name, p.prefix+"-") || p.plain.Kept(keep, name) {
 			continue
 		}
 		errs = append(errs, group.Kill(ctx), group.Remove(ctx))
