@@ -15,7 +15,7 @@ CLIENT ?= ours
 ROUNDS ?= 1
 TIME ?= $(if $(filter none,$(FAULT)),0,60s)
 STRESS_FLAGS = --n $(N) --parallel $(PARALLEL) --fault $(FAULT) --client $(CLIENT) --rounds $(ROUNDS) --time $(TIME)
-export FUZZTIME ?= 5s
+export FUZZTIME ?= 3s
 
 .PHONY: help build run demo-host test check race native-test vm-test browser-test stress-scopes fuzz lint vuln bench install uninstall clean
 
@@ -55,7 +55,7 @@ stress-scopes: build ## churn systemd scopes: N=10000 PARALLEL=64 FAULT=none|all
 	@$(TESTHOST)/install native
 	@$(TESTHOST)/stress-scopes build/sfu-agent $(STRESS_FLAGS)
 
-fuzz: ## every fuzz target for FUZZTIME (5s)
+fuzz: ## every fuzz target for FUZZTIME (3s)
 	@.ci/test fuzz
 
 lint: ## go vet and staticcheck, every build tag

@@ -136,6 +136,11 @@ func TestS20AgentKilled(t *testing.T) {
 		}
 	})
 	h.exec(t, "systemctl", "stop", foreign+".scope")
+	began := time.Now()
+	h.exec(t, "systemctl", "stop", "sfu-agent") // SIGTERM still counts after the replacement
+	if took := time.Since(began); took > 20*time.Second || strings.TrimSpace(h.units(t)) != "" {
+		t.Errorf("stop took %s and left %q", took, h.units(t))
+	}
 }
 
 func (h *nativeHost) units(t *testing.T) string {

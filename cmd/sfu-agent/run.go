@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -172,6 +173,11 @@ func run(ctx context.Context, o *runOptions, log *slog.Logger) error {
 	log.Info("agent up", "version", version(), "http", "http://"+listener.Addr().String(),
 		"workers", o.workers, "placer", placer.name, "why", placer.why, "state_dir", o.stateDir)
 
+	context.AfterFunc(ctx, func() {
+		if !errors.Is(context.Cause(ctx), agent.ErrHandover) { // to systemd a hand-over is no stop
+			daemon.SdNotify(false, daemon.SdNotifyStopping)
+		}
+	})
 	err = a.Run(ctx)
 	notified()
 	shutdown(server)
@@ -309,18 +315,4 @@ func signals(cancel context.CancelCauseFunc, hurry chan struct{}, log *slog.Logg
 		close(done)
 		wg.Wait()
 	}
-}
-
-// handOver replaces this program by the one now on disk, which adopts the workers.
-func handOver(log *slog.Logger, listener net.Listener, state *agent.StateDir, placer *chosenPlacer) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find our own program: %w", err)
-	}
-	exe = strings.TrimSuffix(exe, " (deleted)") // a package upgrade replaced the file
-	placer.close()
-	listener.Close()
-	state.Close()
-	log.Info("starting in place", "program", exe)
-	return fmt.Errorf("start %s in place: %w", exe, syscall.Exec(exe, os.Args, os.Environ()))
 }

@@ -76,7 +76,6 @@ func notify(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 		}
 		select {
 		case <-ctx.Done():
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			return
 		case <-tick.C:
 		}
