@@ -34,8 +34,8 @@ var _ agent.Placement = (*Worker)(nil)
 // worker is born; nil means the agent's own. Until Terminate or Release the
 // worker is held; so is one that Find has found.
 func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Worker, error) {
-	if !validName(spec.Name) {
-		return nil, fmt.Errorf("start worker %q: name is not made of 1 to 64 of a-z, 0-9 and -", spec.Name)
+	if err := CheckName(spec.Name); err != nil {
+		return nil, err
 	}
 	log, ok := spec.Log.(*os.File)
 	if spec.Log != nil && !ok {
@@ -54,11 +54,14 @@ func (p *Placer) Start(rec agent.Record, spec agent.Spec, cgroup *os.File) (*Wor
 	return &Worker{rec: rec, proc: proc, letGo: letGo}, nil
 }
 
-// validName says whether agent.Spec allows a name, from which those of units and
+// CheckName says whether agent.Spec allows a name, from which those of units and
 // cgroups are made.
-func validName(name string) bool {
+func CheckName(name string) error {
 	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
-	return len(name) >= 1 && len(name) <= 64 && !strings.ContainsFunc(name, other)
+	if len(name) < 1 || len(name) > 64 || strings.ContainsFunc(name, other) {
+		return fmt.Errorf("start worker %q: name is not made of 1 to 64 of a-z, 0-9 and -", name)
+	}
+	return nil
 }
 
 // Find returns the running worker of a record, or agent.ErrGone.

@@ -110,6 +110,9 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("place worker %s: %w", spec.Name, err)
 	}
+	if err := process.CheckName(spec.Name); err != nil {
+		return nil, err
+	}
 	defer p.plain.Hold(spec.Name)() // its cgroup is there before it
 	group := p.group(spec.Name)
 	if err := p.prepare(group, spec.Limits); err != nil {
