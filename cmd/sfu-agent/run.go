@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -169,15 +168,10 @@ func run(ctx context.Context, o *runOptions, log *slog.Logger) error {
 		}
 	})
 	notifying, notified := context.WithCancel(context.WithoutCancel(ctx))
-	wg.Go(func() { notify(notifying, a, log) })
+	wg.Go(func() { notify(notifying, ctx, a, log) })
 	log.Info("agent up", "version", version(), "http", "http://"+listener.Addr().String(),
 		"workers", o.workers, "placer", placer.name, "why", placer.why, "state_dir", o.stateDir)
 
-	context.AfterFunc(ctx, func() {
-		if !errors.Is(context.Cause(ctx), agent.ErrHandover) { // to systemd a hand-over is no stop
-			daemon.SdNotify(false, daemon.SdNotifyStopping)
-		}
-	})
 	err = a.Run(ctx)
 	notified()
 	shutdown(server)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -48,7 +49,9 @@ func shutdown(server *http.Server) {
 
 // notify tells systemd how the agent is (sd_notify(3)): ready once all workers
 // are, a status line, and signs of life for WatchdogSec.
-func notify(ctx context.Context, a *agent.Agent, log *slog.Logger) {
+// running ends when the agent begins to stop or, which is no stop to systemd, to
+// hand over.
+func notify(ctx, running context.Context, a *agent.Agent, log *slog.Logger) {
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("systemd watchdog not served", "error", err)
@@ -59,7 +62,7 @@ func notify(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 	}
 	tick := time.NewTicker(interval / 10)
 	defer tick.Stop()
-	ready, last := false, ""
+	ready, last, stopping := false, "", running.Done()
 	for {
 		err := a.Ready()
 		if err == nil && !ready {
@@ -77,6 +80,11 @@ func notify(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-stopping:
+			stopping = nil
+			if !errors.Is(context.Cause(running), agent.ErrHandover) {
+				daemon.SdNotify(false, daemon.SdNotifyStopping)
+			}
 		case <-tick.C:
 		}
 	}
