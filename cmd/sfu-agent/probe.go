@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -131,8 +132,10 @@ func verdict(area, name, tried string, err error) capability {
 	if err != nil {
 		c.Verdict, c.Detail = "unknown", oneLine(err)
 	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		c.Verdict = "no"
+	for _, conclusive := range []error{errors.ErrUnsupported, cgroups.ErrNoUnified, cgroups.ErrNotDelegated} {
+		if errors.Is(err, conclusive) {
+			c.Verdict = "no"
+		}
 	}
 	return c
 }
@@ -163,10 +166,24 @@ func (r hostReport) print(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nRungs to send UDP by, the best first: %s\n", strings.Join(r.Rungs, ", "))
-	for _, c := range r.Capabilities {
-		if c.Verdict != "yes" && c.Remedy != "" {
-			fmt.Fprintf(w, "\n%s: %s\n", c.Name, c.Remedy)
-		}
+	for _, c := range r.lacking() {
+		fmt.Fprintf(w, "\n%s: %s\n", c.Name, c.Remedy)
 	}
 	return nil
+}
+
+// lacking is what is not there and has a remedy, one line for each remedy.
+func (r hostReport) lacking() (all []capability) {
+	for _, c := range r.Capabilities {
+		if c.Verdict == "yes" || c.Remedy == "" {
+			continue
+		}
+		same := slices.IndexFunc(all, func(o capability) bool { return o.Remedy == c.Remedy })
+		if same < 0 {
+			all = append(all, c)
+			continue
+		}
+		all[same].Name += ", " + c.Name
+	}
+	return all
 }
