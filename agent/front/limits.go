@@ -25,48 +25,50 @@ const (
 func (f *Front) limitsHandler() http.HandlerFunc {
 	one := newLimiter(1)
 	return func(w http.ResponseWriter, r *http.Request) {
+		if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" && t != "application/merge-patch+json" {
+			w.Header().Set("Accept-Patch", limitsTypes)
+			writeProblem(w, problem{Status: http.StatusUnsupportedMediaType, Detail: "The body has to be one of " + limitsTypes + "."})
+			return
+		}
+		body, p := readBody(w, r)
+		if p != nil {
+			writeProblem(w, *p)
+			return
+		}
 		if !one.enter() {
 			writeProblem(w, problem{Status: http.StatusServiceUnavailable, retry: 2,
 				Detail: "Limits are being changed for another client; try again."})
 			return
 		}
 		defer one.leave()
-		f.changeLimits(w, r)
+		id := r.PathValue("id")
+		limits, p := f.changeLimits(id, body)
+		if p != nil {
+			writeProblem(w, *p)
+			return
+		}
+		f.log.Info("worker's limits are changed on request", "worker", id, "limits", fmt.Sprintf("%+v", limits), "client", r.RemoteAddr)
+		f.writeWorker(w, http.StatusOK, id)
 	}
 }
 
-func (f *Front) changeLimits(w http.ResponseWriter, r *http.Request) {
-	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" && t != "application/merge-patch+json" {
-		w.Header().Set("Accept-Patch", limitsTypes)
-		writeProblem(w, problem{Status: http.StatusUnsupportedMediaType, Detail: "The body has to be one of " + limitsTypes + "."})
-		return
-	}
-	body, p := readBody(w, r)
-	if p != nil {
-		writeProblem(w, *p)
-		return
-	}
-	id := r.PathValue("id")
+func (f *Front) changeLimits(id string, body []byte) (cgroups.Limits, *problem) {
 	worker, ok := f.host.Worker(id)
 	if !ok {
-		writeProblem(w, noWorker)
-		return
+		return cgroups.Limits{}, &noWorker
 	}
 	limits, err := patchLimits(worker.Limits, body)
 	if err != nil {
-		writeProblem(w, problem{Status: http.StatusBadRequest, Detail: "The change is not well formed: " + err.Error() + "."})
-		return
+		return limits, &problem{Status: http.StatusBadRequest, Detail: "The change is not well formed: " + err.Error() + "."}
 	}
 	if err := checkLimits(limits); err != nil {
-		writeProblem(w, problem{Status: http.StatusUnprocessableEntity, Detail: "No worker can have these limits: " + err.Error() + "."})
-		return
+		return limits, &problem{Status: http.StatusUnprocessableEntity, Detail: "No worker can have these limits: " + err.Error() + "."}
 	}
 	if err := f.host.SetLimits(id, limits); err != nil {
-		writeProblem(w, limitsRefusal(err))
-		return
+		p := limitsRefusal(err)
+		return limits, &p
 	}
-	f.log.Info("worker's limits are changed on request", "worker", id, "limits", fmt.Sprintf("%+v", limits), "client", r.RemoteAddr)
-	f.writeWorker(w, http.StatusOK, id)
+	return limits, nil
 }
 
 // patchLimits is now with what body, {"limits": {...}}, names of it: 0 and null
