@@ -26,11 +26,12 @@ type Watch struct {
 type signals struct {
 	bus bool
 
-	mu      sync.Mutex
-	watches []Watch
-	owners  map[string]string // by watched name: unique name, "" if none
-	ended   bool
-	telling sync.WaitGroup // calls of a Watch's functions
+	mu       sync.Mutex
+	watches  []Watch
+	followed int               // how many of watches miss no signal
+	owners   map[string]string // by watched name: unique name, "" if none
+	ended    bool
+	telling  sync.WaitGroup // calls of a Watch's functions
 }
 
 const driver = "org.freedesktop.DBus" // the bus itself
@@ -41,12 +42,14 @@ func (s *signals) follow(ctx context.Context, conn *dbus.Conn, watches []Watch) 
 		s.mu.Lock()
 		s.watches = append(s.watches, w)
 		s.mu.Unlock()
-		if !s.bus {
-			continue
+		if s.bus {
+			if err := s.match(ctx, conn, w); err != nil {
+				return err
+			}
 		}
-		if err := s.match(ctx, conn, w); err != nil {
-			return err
-		}
+		s.mu.Lock()
+		s.followed++
+		s.mu.Unlock()
 	}
 	return nil
 }
@@ -78,7 +81,7 @@ func (s *signals) match(ctx context.Context, conn *dbus.Conn, w Watch) error {
 func (s *signals) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.watches)
+	return s.followed
 }
 
 // DeliverSignal hands a signal to whoever watches for it. On a bus the sender

@@ -2,6 +2,7 @@ package systemd1_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -200,6 +201,31 @@ func TestOptionalProperties(t *testing.T) {
 		var p *systemd1.PropertyError
 		if !errors.As(err, &p) || p.Name != "Slice" {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// The first calls make the client follow JobRemoved. None of them may be sent
+// before it does.
+func TestFirstStartsMissNoSignal(t *testing.T) {
+	onHost(t, &dbustest.Systemd{}, func(t *testing.T, h *host) {
+		h.bus.Handle(dbustest.Driver+".AddMatch", func(c *dbustest.Call) {
+			time.AfterFunc(10*time.Millisecond, func() { c.Reply() })
+		})
+		var wg sync.WaitGroup
+		for i := range 8 {
+			addProcess(t, h.fake.Proc, pid+i)
+			wg.Go(func() {
+				var p systemd1.Properties
+				p.PIDs(pid + i)
+				if err := h.StartScope(within(t, 10*time.Second), fmt.Sprintf("sfu-%d.scope", i), p); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if s := h.Stats(); s.JobsByPoll > 0 {
+			t.Errorf("stats %+v", s)
 		}
 	})
 }
