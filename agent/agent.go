@@ -149,6 +149,7 @@ func (a *Agent) adopt(ctx context.Context) (map[int]Placement, error) {
 			continue
 		}
 		adopted[i] = p
+		a.slots[i].update(func(w *Worker) { w.Limits = rec.Limits }) // no goroutine has the slot yet
 	}
 	return adopted, nil
 }

@@ -384,6 +384,10 @@ func TestHandOverAndAdoption(t *testing.T) {
 		state := openState(t, dir)
 		r := start(t, state, p, ws, 3)
 		time.Sleep(time.Second)
+		limits := cgroups.Limits{MemoryMax: 1 << 30}
+		if err := r.SetLimits("1", limits); err != nil {
+			t.Fatal(err)
+		}
 		before := r.Workers()
 		r.cancel(agent.ErrHandover)
 		if err := <-r.done; err != nil {
@@ -399,7 +403,7 @@ func TestHandOverAndAdoption(t *testing.T) {
 		time.Sleep(time.Second)
 		for i, w := range r.Workers() {
 			wantState(t, w, agent.StateReady)
-			if !w.Adopted || w.PID != before[i].PID {
+			if !w.Adopted || w.PID != before[i].PID || w.Limits != before[i].Limits {
 				t.Errorf("worker %d not adopted: %+v", i, w)
 			}
 		}

@@ -43,6 +43,9 @@ type Worker struct {
 	Status *control.Status `json:"status,omitempty"`
 }
 
+// MinMemoryMax is the least MemoryMax in bytes with which a worker starts.
+const MinMemoryMax = 32 << 20
+
 // LastExit is how the slot's previous incarnation ended.
 type LastExit struct {
 	Exit

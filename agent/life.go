@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sfu-agent/sfu-agent/agent/control"
+	"github.com/sfu-agent/sfu-agent/cgroups"
 )
 
 // life is one incarnation of a worker, from placed to gone.
@@ -33,6 +34,7 @@ type answer struct {
 func (s *slot) live(ctx context.Context, p Placement, adopted bool) (planned bool) {
 	now := time.Now()
 	l := &life{slot: s, p: p, rec: p.Record(), placed: now, heard: now}
+	l.rec.Limits = s.worker().Limits
 	l.control = s.agent.cfg.Control(l.rec.Socket)
 	defer l.control.Close()
 	s.update(func(w *Worker) {
@@ -168,12 +170,7 @@ func stateOf(s control.Status) State {
 func (l *life) serve(ctx context.Context, r request) error {
 	switch {
 	case r.limits != nil:
-		if err := l.p.SetLimits(ctx, *r.limits); err != nil {
-			return fmt.Errorf("worker %s: %w", l.id, err)
-		}
-		l.limits = *r.limits
-		l.update(func(w *Worker) { w.Limits = l.limits })
-		return nil
+		return l.limit(ctx, *r.limits)
 	case r.drain:
 		return l.drain(ctx, r.deadline)
 	}
@@ -184,6 +181,21 @@ func (l *life) serve(ctx context.Context, r request) error {
 	l.update(func(w *Worker) { w.State, w.DrainDeadline = StateReady, nil })
 	l.agent.log.Info("drain cancelled", "worker", l.id)
 	return nil
+}
+
+// limit changes all limits or none, here and for the successors.
+func (l *life) limit(ctx context.Context, limits cgroups.Limits) error {
+	before := l.worker().Limits
+	if err := l.p.SetLimits(ctx, limits); err != nil {
+		if back := l.p.SetLimits(ctx, before); back != nil && !errors.Is(back, errors.ErrUnsupported) {
+			err = errors.Join(err, fmt.Errorf("and back: %w", back))
+		}
+		return fmt.Errorf("worker %s: %w", l.id, err)
+	}
+	l.limits, l.rec.Limits = limits, limits
+	l.update(func(w *Worker) { w.Limits = limits })
+	l.agent.log.Info("limits changed", "worker", l.id, "limits", fmt.Sprintf("%+v", limits))
+	return l.agent.cfg.State.save(l.rec)
 }
 
 func (l *life) drain(ctx context.Context, deadline time.Duration) error {

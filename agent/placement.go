@@ -93,6 +93,8 @@ type Record struct {
 	Unit      string `json:"unit,omitempty"`   // systemd unit, "sfu-worker-NAME.scope"
 	Cgroup    string `json:"cgroup,omitempty"` // path below the cgroup2 mount, "/sfu.slice/..."
 	Socket    string `json:"socket"`
+	// Limits are those in force; the agent fills them in, not the Placer.
+	Limits cgroups.Limits `json:"limits"`
 }
 
 // Reason says why a worker's process ended.

@@ -129,7 +129,9 @@ func (s *slot) place(ctx context.Context) Placement {
 		}
 		return nil
 	}
-	if err := cfg.State.save(p.Record()); err != nil {
+	rec = p.Record()
+	rec.Limits = s.limits
+	if err := cfg.State.save(rec); err != nil {
 		s.agent.log.Error("worker would not be found again, ending it", "worker", s.id, "error", err)
 		s.agent.end(context.WithoutCancel(ctx), p)
 		return nil

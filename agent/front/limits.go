@@ -17,7 +17,6 @@ import (
 
 const (
 	limitsTypes = "application/merge-patch+json, application/json" // of a change, both RFC 7396
-	memoryMin   = 32 << 20                                         // bytes; with less a worker does not even start
 )
 
 // limitsHandler changes a worker's limits for one client at a time: who names
@@ -116,8 +115,8 @@ func wanted(field any) string {
 }
 
 func checkLimits(l cgroups.Limits) error {
-	if l.MemoryMax > 0 && l.MemoryMax < memoryMin {
-		return fmt.Errorf("memory_max %d: a worker needs at least %d bytes", l.MemoryMax, memoryMin)
+	if l.MemoryMax > 0 && l.MemoryMax < agent.MinMemoryMax {
+		return fmt.Errorf("memory_max %d: a worker needs at least %d bytes", l.MemoryMax, agent.MinMemoryMax)
 	}
 	return l.Check()
 }

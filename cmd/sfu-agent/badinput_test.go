@@ -36,9 +36,10 @@ func TestBadInput(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, string){
 		"arguments": testArguments, "resources taken": testResourcesTaken, "state directory in use": testStateDirInUse,
 		"requests": testRequests, "two publishers": testTwoPublishers, "half a request": testHalfRequest,
-		"client gone before ICE":           func(t *testing.T, p string) { testClientGone(t, p, false) },
-		"client gone between ICE and DTLS": func(t *testing.T, p string) { testClientGone(t, p, true) },
-		"stopped with sessions":            testStopWithSessions, "killed worker": testKilledWorker, "hung worker": testHungWorker,
+		"client gone before ICE":            func(t *testing.T, p string) { testClientGone(t, p, false) },
+		"client gone between ICE and DTLS":  func(t *testing.T, p string) { testClientGone(t, p, true) },
+		"program out of the worker's reach": testProgramOutOfReach,
+		"stopped with sessions":             testStopWithSessions, "killed worker": testKilledWorker, "hung worker": testHungWorker,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, program) })
 	}
@@ -596,4 +597,21 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// testProgramOutOfReach: a clone in a directory that only its owner may enter,
+// as /root is, is a place to run from.
+func testProgramOutOfReach(t *testing.T, program string) {
+	dir := t.TempDir()
+	text, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := filepath.Join(dir, "sfu-agent")
+	if err := errors.Join(os.WriteFile(hidden, text, 0o755), os.Chmod(dir, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	h := start(t, hidden)
+	h.worker(t)
+	h.stop(t)
 }

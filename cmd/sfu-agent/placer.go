@@ -57,7 +57,7 @@ func choosePlacer(ctx context.Context, o *runOptions, prefix string, recorded []
 		}
 		p, err := one()
 		if err != nil {
-			return nil, fmt.Errorf("--placer %s: %w", name, err)
+			return nil, fmt.Errorf("--placer %s: %s (choose another with --placer)", name, oneLine(err))
 		}
 		p.why = why
 		return p, nil

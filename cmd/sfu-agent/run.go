@@ -142,7 +142,7 @@ func run(ctx context.Context, o *runOptions, log *slog.Logger) error {
 	a := agent.New(agent.Config{
 		Placer: placer, PlacerName: placer.name, State: state,
 		Control: func(socket string) agent.Control { return control.NewClient(socket) },
-		Workers: o.workers, Exe: setup.exe, WorkerArgs: o.workerArgs(setup.bind),
+		Workers: o.workers, Exe: ownProgram, WorkerArgs: o.workerArgs(setup.bind),
 		User: setup.uid, Group: setup.gid, Limits: o.limits(),
 		Times: agent.Times{Drain: o.drain}, Hurry: hurry, Log: log,
 	})
@@ -185,9 +185,12 @@ func run(ctx context.Context, o *runOptions, log *slog.Logger) error {
 	return err
 }
 
+// ownProgram is this program, also where the worker's user may not enter its
+// directory, and also when another version has taken its place.
+const ownProgram = "/proc/self/exe"
+
 // setup is what flags resolve to before anything is started.
 type setup struct {
-	exe      string
 	token    string
 	uid, gid uint32
 	bind     netip.Addr
@@ -207,7 +210,7 @@ func (o *runOptions) resolve() (setup, error) {
 	if err := o.limits().Check(); err != nil {
 		return s, err
 	}
-	if o.memoryMax > 0 && o.memoryMax < 32<<20 {
+	if o.memoryMax > 0 && o.memoryMax < agent.MinMemoryMax {
 		return s, fmt.Errorf("--memory-max %s: a worker needs at least 32M", o.memoryMax.String())
 	}
 	addrs, err := parseAddrs(o.advertise)
@@ -223,9 +226,6 @@ func (o *runOptions) resolve() (setup, error) {
 	}
 	if s.uid, s.gid, err = workerUser(o.user); err != nil {
 		return s, err
-	}
-	if s.exe, err = os.Executable(); err != nil {
-		return s, fmt.Errorf("find our own program: %w", err)
 	}
 	return s, nil
 }
