@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -148,5 +149,23 @@ func TestResolveRefuses(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestExampleConfig: what packaging ships names every key, and no other.
+func TestExampleConfig(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commented := regexp.MustCompile(`(?m)^# ([a-z0-9-]+: .*)$`)
+	_, f := flagsOf(t)
+	if err := loadConfig(writeConfig(t, commented.ReplaceAllString(string(text), "$1")), f); err != nil {
+		t.Error(err)
+	}
+	for _, key := range keys(f) {
+		if !strings.Contains(string(text), "\n# "+key+": ") {
+			t.Errorf("no %s in the example configuration", key)
+		}
 	}
 }
