@@ -24,6 +24,7 @@ func (f *Front) observe(next http.Handler) http.Handler {
 
 		level := slog.LevelDebug
 		switch {
+		case r.Pattern == "/readyz": // its status is its answer
 		case rec.status >= 500 && r.Context().Err() == nil:
 			level = slog.LevelWarn
 		case took > slow:

@@ -37,7 +37,7 @@ func startVMAgent(t *testing.T, args ...string) vmAgent {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("agent: %v", err)
 		}
-		if out, err := exec.Command("systemctl", "list-units", "--plain", "--no-legend", "sfu-*").CombinedOutput(); err != nil || len(out) > 0 {
+		if out, err := exec.Command("systemctl", "list-units", "--plain", "--no-legend", "sfu-worker-*").CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("units left: %s %v", out, err)
 		}
 	})
