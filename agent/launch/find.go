@@ -38,6 +38,7 @@ func (l *Launcher) find(p *Process) error {
 		err = os.ErrProcessDone
 	}
 	if err == nil {
+		p.found = stat.parent == os.Getpid()
 		err = l.watch(p, end)
 	}
 	if err != nil {

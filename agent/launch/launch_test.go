@@ -84,7 +84,7 @@ func start(t *testing.T, launcher *launch.Launcher, spec launch.Spec) *launch.Pr
 	return p
 }
 
-func wait(p *launch.Process) (*os.ProcessState, error) {
+func wait(p *launch.Process) (*syscall.WaitStatus, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	return p.Wait(ctx)
@@ -264,7 +264,7 @@ func TestOpenAfterEnd(t *testing.T) {
 	if err := p.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if state, err := wait(p); err != nil || state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	if state, err := wait(p); err != nil || state.Signal() != syscall.SIGKILL {
 		t.Errorf("%v, %v", state, err)
 	}
 	if err := p.Open(); err == nil {
@@ -304,7 +304,7 @@ func TestEndAtGateIsNotReaped(t *testing.T) {
 		if err := leave(p); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if state, err := wait(p); err != nil || state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		if state, err := wait(p); err != nil || state.Signal() != syscall.SIGKILL {
 			t.Errorf("%s: %v, %v", name, state, err)
 		}
 	}
@@ -435,7 +435,7 @@ func TestFindAndList(t *testing.T) {
 	if err := found.Kill(); err != nil {
 		t.Error(err)
 	}
-	if state, err := wait(found); err != nil || state != nil {
+	if state, err := wait(found); err != nil || state != nil && state.Signal() != syscall.SIGKILL {
 		t.Errorf("state %v, %v", state, err)
 	}
 	if err := found.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {

@@ -77,3 +77,29 @@ func readable(fd uintptr) (bool, error) {
 		}
 	}
 }
+
+// status is the wait status of a process that has ended and that its parent
+// has reaped, for which it waits a moment (PIDFD_GET_INFO, Linux 6.15). It is
+// nil where the kernel does not tell.
+func (p *pidfd) status() *syscall.WaitStatus {
+	const wantExit = 1 << 3 // PIDFD_INFO_EXIT
+	var info struct {       // struct pidfd_info of <linux/pidfd.h>, its first version
+		mask, cgroup uint64
+		ids          [11]uint32
+		exit         int32
+	}
+	const request = 3<<30 | unsafe.Sizeof(info)<<16 | 0xff<<8 | 11 // _IOWR(0xff, 11)
+	for range 50 {
+		info.mask = wantExit
+		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, p.file.Fd(), request, uintptr(unsafe.Pointer(&info)))
+		if errno != 0 && errno != syscall.EINTR {
+			return nil
+		}
+		if errno == 0 && info.mask&wantExit != 0 {
+			status := syscall.WaitStatus(info.exit)
+			return &status
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return nil
+}

@@ -17,15 +17,16 @@ type Process struct {
 	pid   int // os.Process forgets its own
 	start uint64
 	child bool
+	found bool // child of an earlier program of this process, started before its execve(2)
 
 	gateOnce sync.Once
 	gate     *os.File // nil unless child
 	gateErr  error
 	left     chan struct{} // closed when the gate is opened or given up
 
-	done  chan struct{}
-	state *os.ProcessState // of an ended child
-	err   error            // set when done and the process had not ended
+	done   chan struct{}
+	status *syscall.WaitStatus // of an ended process, nil where nobody tells
+	err    error               // set when done and the process had not ended
 }
 
 // PID is the process ID.
@@ -89,13 +90,14 @@ func (p *Process) Kill() error {
 	return err
 }
 
-// Wait returns when the process and its process group have ended, with the
-// state of a child and nil for another's. It returns os.ErrClosed when the
-// Launcher was closed first. Any number of goroutines may wait.
-func (p *Process) Wait(ctx context.Context) (*os.ProcessState, error) {
+// Wait returns when the process and its process group have ended, with its wait
+// status; of a process that is not a child that is nil before Linux 6.15. It
+// returns os.ErrClosed when the Launcher was closed first. Any number of
+// goroutines may wait.
+func (p *Process) Wait(ctx context.Context) (*syscall.WaitStatus, error) {
 	select {
 	case <-p.done:
-		return p.state, p.err
+		return p.status, p.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -115,10 +117,10 @@ func (l *Launcher) watch(p *Process, end *pidfd) error {
 // follow waits for the end of the process and cleans up after it.
 func (p *Process) follow(life context.Context, end *pidfd) {
 	err := end.wait(life)
-	end.Close()
 	if err == nil {
-		err = p.reap(life)
+		err = p.reap(life, end)
 	}
+	end.Close()
 	if err != nil {
 		p.giveUp()
 		p.err = fmt.Errorf("watch process %d: %w", p.pid, err)
@@ -128,7 +130,7 @@ func (p *Process) follow(life context.Context, end *pidfd) {
 }
 
 // reap ends what is left of an ended process.
-func (p *Process) reap(life context.Context) (err error) {
+func (p *Process) reap(life context.Context, end *pidfd) (err error) {
 	if p.child {
 		select {
 		case <-p.left:
@@ -137,9 +139,39 @@ func (p *Process) reap(life context.Context) (err error) {
 		}
 	}
 	syscall.Kill(-p.pid, syscall.SIGKILL) // before the reaping: a zombie child keeps the group's ID
-	if p.child {
-		p.state, err = p.proc.Wait()
+	switch {
+	case p.child:
+		var state *os.ProcessState
+		state, err = p.proc.Wait()
+		if err == nil {
+			status := state.Sys().(syscall.WaitStatus)
+			p.status = &status
+		}
+		if errors.Is(err, syscall.ECHILD) { // another Process for the same one was quicker
+			err = nil
+		}
+	case p.found:
+		p.status = collect(p.pid)
 	}
 	awaitGroup(p.pid)
+	if p.status == nil && err == nil {
+		p.status = end.status()
+	}
 	return err
+}
+
+// collect reaps a child that the os package does not know of; nil where another
+// Process does that.
+func collect(pid int) *syscall.WaitStatus {
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(pid, &status, 0, nil)
+		switch err {
+		case nil:
+			return &status
+		case syscall.EINTR:
+		default:
+			return nil
+		}
+	}
 }

@@ -12,9 +12,10 @@ import (
 
 // stat holds the fields of /proc/PID/stat that tell processes apart.
 type stat struct {
-	state byte
-	group int    // process group ID
-	start uint64 // clock ticks since boot
+	state  byte
+	parent int    // process ID
+	group  int    // process group ID
+	start  uint64 // clock ticks since boot
 }
 
 // ended says whether the process is a zombie or about to vanish.
@@ -41,14 +42,19 @@ func readStat(pid int) (stat, error) {
 // field, the program's name in parentheses, may itself hold any byte.
 func parseStat(data []byte) (stat, error) {
 	const (
-		stateField = 0 // the man page's 3: fields are counted from there
-		groupField = 5 - 3
-		startField = 22 - 3
+		stateField  = 0 // the man page's 3: fields are counted from there
+		parentField = 4 - 3
+		groupField  = 5 - 3
+		startField  = 22 - 3
 	)
 	name := bytes.LastIndexByte(data, ')')
 	fields := bytes.Fields(data[name+1:])
 	if name < 0 || len(fields) <= startField || len(fields[stateField]) != 1 {
 		return stat{}, errors.New("malformed stat")
+	}
+	parent, err := strconv.Atoi(string(fields[parentField]))
+	if err != nil {
+		return stat{}, fmt.Errorf("malformed parent: %w", err)
 	}
 	group, err := strconv.Atoi(string(fields[groupField]))
 	if err != nil {
@@ -58,5 +64,5 @@ func parseStat(data []byte) (stat, error) {
 	if err != nil {
 		return stat{}, fmt.Errorf("malformed start time: %w", err)
 	}
-	return stat{state: fields[stateField][0], group: group, start: start}, nil
+	return stat{state: fields[stateField][0], parent: parent, group: group, start: start}, nil
 }

@@ -15,11 +15,11 @@ func TestParseStat(t *testing.T) {
 		want stat
 		bad  bool
 	}{
-		"running":         {text: "712 (sfu-agent) S 1" + rest, want: stat{'S', 712, 4711}},
-		"zombie":          {text: "712 (x) Z 1" + rest + "\n", want: stat{'Z', 712, 4711}},
-		"spaces in name":  {text: "712 (a b) R) R 1" + rest, want: stat{'R', 712, 4711}},
-		"newline in name": {text: "712 (a\n) D 1" + rest, want: stat{'D', 712, 4711}},
-		"empty name":      {text: "712 () S 1" + rest, want: stat{'S', 712, 4711}},
+		"running":         {text: "712 (sfu-agent) S 1" + rest, want: stat{'S', 1, 712, 4711}},
+		"zombie":          {text: "712 (x) Z 1" + rest + "\n", want: stat{'Z', 1, 712, 4711}},
+		"spaces in name":  {text: "712 (a b) R) R 1" + rest, want: stat{'R', 1, 712, 4711}},
+		"newline in name": {text: "712 (a\n) D 1" + rest, want: stat{'D', 1, 712, 4711}},
+		"empty name":      {text: "712 () S 1" + rest, want: stat{'S', 1, 712, 4711}},
 		"empty":           {text: "", bad: true},
 		"no name":         {text: "712 S 1" + rest, bad: true},
 		"short":           {text: "712 (x) S 1 712", bad: true},

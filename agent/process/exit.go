@@ -2,21 +2,20 @@ package process
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 
 	"github.com/sfu-agent/sfu-agent/agent"
 )
 
-// exitOf translates the state of an ended process, nil for one that was not our child.
-func exitOf(state *os.ProcessState) agent.Exit {
-	if state == nil {
+// exitOf translates the status of an ended process, nil where nobody told it.
+func exitOf(status *syscall.WaitStatus) agent.Exit {
+	if status == nil {
 		return agent.Exit{Reason: agent.ReasonUnknown}
 	}
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+	if status.Signaled() {
 		return agent.Exit{Reason: agent.ReasonSignal, Signal: signalName(status.Signal())}
 	}
-	return agent.Exit{Reason: agent.ReasonExit, Code: state.ExitCode()}
+	return agent.Exit{Reason: agent.ReasonExit, Code: status.ExitStatus()}
 }
 
 // signalName returns the name in signal(7); syscall.Signal has only descriptions.

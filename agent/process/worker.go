@@ -96,13 +96,14 @@ func (w *Worker) LetGo() { w.letGo() }
 // Record implements agent.Placement.
 func (w *Worker) Record() agent.Record { return w.rec }
 
-// Wait implements agent.Placement. The reason of an adopted worker's end is unknown.
+// Wait implements agent.Placement. Before Linux 6.15 the reason of the end of an
+// adopted worker that is no child is unknown.
 func (w *Worker) Wait(ctx context.Context) (agent.Exit, error) {
-	state, err := w.proc.Wait(ctx)
+	status, err := w.proc.Wait(ctx)
 	if err != nil {
 		return agent.Exit{}, fmt.Errorf("wait for worker %s: %w", w.rec.Name, err)
 	}
-	return exitOf(state), nil
+	return exitOf(status), nil
 }
 
 // Stop implements agent.Placement. It does not reach a process that the worker
