@@ -32,10 +32,20 @@ func (s *Systemd) StartScope(ctx context.Context, unit string, p Properties) err
 		return of(startOp, unit, expired(ctx, nil))
 	}
 	err := s.withOptional(p, func(p Properties) error { return st.run(ctx, p) })
-	if err != nil && st.sent() {
+	if err != nil && st.sent() && !st.stopped(ctx) {
 		s.undo.add(unit, p.pids, st.made)
 	}
 	return err
+}
+
+// stopped tries to undo a failed start at once: callers whose starts fail, one
+// after the other, wait for the undoing and cannot outrun it.
+func (st *start) stopped(ctx context.Context) bool {
+	if !st.made || ctx.Err() != nil {
+		return false
+	}
+	_, err := st.s.Stop(ctx, st.unit)
+	return err == nil
 }
 
 // start is one StartScope on its way.

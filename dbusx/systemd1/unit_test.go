@@ -93,8 +93,14 @@ func TestUnitAndList(t *testing.T) {
 }
 
 func TestCloseWithUndoPending(t *testing.T) {
-	onHost(t, &dbustest.Systemd{NoAttach: true}, func(t *testing.T, h *host) {
-		want(t, h.start(within(t, 10*time.Second)), systemd1.ErrProcessGone)
+	fake := &dbustest.Systemd{NoAttach: true, Fault: func(method string, _ int) dbustest.Fault {
+		if method == "StopUnit" {
+			return dbustest.ServiceUnknown
+		}
+		return dbustest.None
+	}}
+	onHost(t, fake, func(t *testing.T, h *host) {
+		want(t, h.start(within(t, 500*time.Millisecond)), systemd1.ErrProcessGone)
 		if err := h.Close(); err == nil {
 			t.Error("no error with an undo pending")
 		}

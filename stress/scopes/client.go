@@ -75,7 +75,9 @@ func (c ours) stop(ctx context.Context, unit string) error {
 	return err
 }
 
+// close first lets failed starts be undone, as a supervisor that goes on would.
 func (c ours) close() error {
+	until(30*time.Second, func() bool { return c.systemd.Stats().UndoPending == 0 })
 	err := c.systemd.Close()
 	c.bus.Close()
 	return err

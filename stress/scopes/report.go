@@ -220,9 +220,18 @@ func Print(w io.Writer, reports []*Report) error {
 				fmt.Fprintf(w, "  %s, %s: %d x %s\n", r.Client, r.Fault, by[kind], kind)
 			}
 		}
-		for _, line := range slices.Concat(r.LeftoverNames, r.Notes) {
-			fmt.Fprintf(w, "  %s, %s: %s\n", r.Client, r.Fault, line)
+		for _, line := range slices.Concat(some(r.LeftoverNames), r.Notes) {
+			fmt.Fprintf(w, "  %s, %s: %.200s\n", r.Client, r.Fault, line)
 		}
 	}
 	return nil
+}
+
+// some are the first few of many names.
+func some(names []string) []string {
+	const few = 5
+	if len(names) <= few {
+		return names
+	}
+	return append(slices.Clone(names[:few]), fmt.Sprintf("and %d more", len(names)-few))
 }

@@ -175,10 +175,11 @@ func (r *churn) start(unit string, p *payload) bool {
 	case err == nil:
 		r.recovered()
 		r.report.start(took)
-		if p.alive() && !p.in(unit) {
-			r.report.wrong("start: done, but the process is not in the scope")
-		} else if r.fault.zombie {
+		switch {
+		case r.fault.zombie:
 			r.report.wrong("start: done with a process that had ended")
+		case !p.in(unit) && p.alive(): // in this order: it may be dying
+			r.report.wrong("start: done, but the process is not in the scope")
 		}
 		return true
 	case r.fault.mayDie:
