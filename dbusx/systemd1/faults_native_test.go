@@ -5,20 +5,41 @@ package systemd1_test
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/sfu-agent/sfu-agent/dbusx"
 )
 
+// S11 is all of these tests on a host whose bus is dbus-broker.
+
 func TestS01_Churn(t *testing.T) {
 	for name, workers := range map[string]int{"1": 1, "8": 8, "64": 64} {
 		t.Run(name, func(t *testing.T) {
+			sameFiles(t)
 			c := &churn{s: connect(t, dbusx.Options{}), limit: 10 * time.Second}
 			c.run(t, workers, c.times(*cycles))
 			c.verdict(t)
 		})
 	}
+}
+
+// sameFiles wants as many open files after the test as before.
+func sameFiles(t *testing.T) {
+	files := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := files()
+	t.Cleanup(func() {
+		if n := files(); n > before {
+			t.Errorf("%d open files, %d before", n, before)
+		}
+	})
 }
 
 // underFault churns with 8 workers while a fault happens again and again, and
