@@ -65,7 +65,7 @@ func TestS02_DaemonReload(t *testing.T) {
 
 // betweenReexecs is a time to breathe: a systemd that is told to re-execute
 // itself as soon as it is back gets to nothing else.
-const betweenReexecs = 300 * time.Millisecond
+const betweenReexecs = 50 * time.Millisecond
 
 func TestS03_DaemonReexec(t *testing.T) {
 	underFault(t, dbusx.Options{}, betweenReexecs, reexec)
