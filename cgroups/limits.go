@@ -5,16 +5,16 @@ import "fmt"
 // Limits bound one worker. Zero values mean "as the parent".
 type Limits struct {
 	// CPUWeight is cpu.weight, 1 to 10000.
-	CPUWeight uint64 `json:"cpu_weight,omitempty" yaml:"cpu-weight"`
+	CPUWeight uint64 `json:"cpu_weight,omitempty"`
 	// CPUQuota is CPU time per wall-clock time in per cent; 150 is one and a half cores.
-	CPUQuota uint64 `json:"cpu_quota_percent,omitempty" yaml:"cpu-quota"`
+	CPUQuota uint64 `json:"cpu_quota_percent,omitempty"`
 	// AllowedCPUs is cpuset.cpus, a list in the kernel's format: "0-1,3".
-	AllowedCPUs string `json:"allowed_cpus,omitempty" yaml:"allowed-cpus"`
+	AllowedCPUs string `json:"allowed_cpus,omitempty"`
 	// MemoryHigh and MemoryMax are memory.high and memory.max in bytes.
-	MemoryHigh uint64 `json:"memory_high,omitempty" yaml:"memory-high"`
-	MemoryMax  uint64 `json:"memory_max,omitempty" yaml:"memory-max"`
+	MemoryHigh uint64 `json:"memory_high,omitempty"`
+	MemoryMax  uint64 `json:"memory_max,omitempty"`
 	// TasksMax is pids.max.
-	TasksMax uint64 `json:"tasks_max,omitempty" yaml:"tasks-max"`
+	TasksMax uint64 `json:"tasks_max,omitempty"`
 }
 
 // Check says what of the limits no kernel would take; nil if nothing.

@@ -27,8 +27,8 @@ type Config struct {
 	// is asked to stop and continue PID 1, for the fault pid1-stop.
 	PID1Control string
 
-	// Progress is told after each cycle; may be nil.
-	Progress func(done int)
+	// Progress is told the number of each cycle that is done; may be nil.
+	Progress func(cycle int)
 }
 
 // late is how much later than its deadline an operation may return before it
@@ -136,7 +136,7 @@ func (r *churn) workers(ctx context.Context) {
 				}
 				r.cycle(fmt.Sprintf("%s-%d.scope", r.prefix, n))
 				if r.cfg.Progress != nil {
-					r.cfg.Progress(min(n, int(r.serial.Load())))
+					r.cfg.Progress(n)
 				}
 			}
 		})
