@@ -3,8 +3,8 @@ SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 TESTHOST := packaging/testhost
-# Which parts of the machine the tests may count on; "all", or some of
-# systemd dbus dbus-broker cgroup2 vm browser. What is not named is skipped.
+# Which parts of the machine the tests may count on: "all", or some of
+# internal/testenv/parts.txt. What needs others is skipped.
 export SFU_TEST_REQUIRE ?= all
 ARGS ?=
 # stress-scopes: a fault is held for TIME, a run without one goes for N cycles.

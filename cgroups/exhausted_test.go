@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sfu-agent/sfu-agent/internal/testenv"
 )
 
 // The kernel grants a limited number of instances to each user of a user
@@ -19,7 +21,7 @@ func TestC08InotifyInstancesExhausted(t *testing.T) {
 	const inside, limit = "SFU_CGROUPS_TEST_INSIDE", "/proc/sys/user/max_inotify_instances"
 	if os.Getenv(inside) != "" {
 		if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
-			t.Skipf("cannot lower %s in a user namespace: %v", limit, err)
+			testenv.Skip(t, "userns", err)
 		}
 		w := NewWatcher(nil)
 		if !errors.Is(w.Polling(), unix.EMFILE) {
@@ -37,12 +39,12 @@ func TestC08InotifyInstancesExhausted(t *testing.T) {
 	}
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
-		t.Skipf("user namespaces are not allowed: %v", err)
+		testenv.Skip(t, "userns", err)
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if bytes.Contains(out, []byte("--- SKIP")) {
-		t.Skipf("%s", out)
+		testenv.Skip(t, "userns", string(out))
 	}
 }

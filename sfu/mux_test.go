@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/sfu-agent/sfu-agent/internal/testenv"
 )
 
 func TestCandidates(t *testing.T) {
@@ -62,7 +64,7 @@ func TestConnOfAnotherNetwork(t *testing.T) {
 func TestBothFamilies(t *testing.T) {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv6unspecified})
 	if errors.Is(err, syscall.EAFNOSUPPORT) {
-		t.Skip("the kernel has no IPv6")
+		testenv.Skip(t, "ipv6", err)
 	}
 	must(t, err)
 	server, err := New(Config{Conn: conn, Advertise: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}})

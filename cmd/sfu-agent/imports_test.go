@@ -28,6 +28,7 @@ var neverArrows = []struct {
 	{[]string{"sfu/udpio/..."}, []string{"sfu"}, nil, "net.PacketConn is the seam"},
 	{[]string{"cgroups", "dbusx", "seccompprofiles", "sfu/codec", "sfu/rtpcache", "sfu/rtpmap", "agent/control", "agent/launch"}, []string{"..."}, nil, "leaves know nothing above them"},
 	{[]string{"..."}, []string{"cmd/..."}, []string{"cmd/..."}, "cmd is the top"},
+	{[]string{"..."}, []string{"internal/testenv"}, nil, "it is for tests alone"},
 	{[]string{"..."}, []string{"stress/..."}, []string{"cmd/...", "stress/..."}, "load tools are no part of the product's packages"},
 	{[]string{"..."}, []string{"golang.org/x/sys/unix"}, []string{"sfu/udpio/...", "cgroups", "seccompprofiles", "agent/scope", "agent/subtree", "agent/process"}, "raw system calls stay in few rooms"},
 	{[]string{"..."}, []string{"github.com/pion/..."}, []string{"sfu/...", "stress/..."}, "WebRTC stays in sfu"},

@@ -19,6 +19,8 @@ import (
 	"github.com/pion/ice/v4"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/sfu-agent/sfu-agent/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,8 +47,13 @@ var places = []struct {
 func everyRung(t *testing.T, test func(t *testing.T, rung string)) {
 	for _, r := range rungs() {
 		t.Run(r.name, func(t *testing.T) {
-			if err := r.missing(&Prober{}); errors.Is(err, errors.ErrUnsupported) {
-				t.Skip(err)
+			prober := &Prober{}
+			if err := r.missing(prober); errors.Is(err, errors.ErrUnsupported) {
+				part := "sendmmsg"
+				if r.trains && prober.HaveSegment() != nil {
+					part = "gso"
+				}
+				testenv.Skip(t, part, err)
 			}
 			t.Cleanup(openFiles(t)) // the last to run
 			test(t, r.name)

@@ -12,12 +12,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sfu-agent/sfu-agent/internal/testenv"
 )
 
 // TestTrainsRefusedByKernel: trains need checksums (EINVAL).
 func TestTrainsRefusedByKernel(t *testing.T) {
 	if err := (&Prober{}).HaveSegment(); errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
+		testenv.Skip(t, "gso", err)
 	}
 	c := listen(t, Config{Rung: "gso"})
 	if err := unix.SetsockoptInt(c.socket.fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
@@ -43,7 +45,7 @@ func child(t *testing.T, name string, attr *syscall.SysProcAttr) bool {
 	out, err := cmd.CombinedOutput()
 	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran {
 		if attr != nil {
-			t.Skipf("no network namespace of its own: %v", err)
+			testenv.Skip(t, "netns", err)
 		}
 		t.Fatal(err)
 	}
@@ -57,7 +59,7 @@ func child(t *testing.T, name string, attr *syscall.SysProcAttr) bool {
 // shorter ones are not.
 func TestSmallMTU(t *testing.T) {
 	if err := (&Prober{}).HaveSegment(); errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
+		testenv.Skip(t, "gso", err)
 	}
 	if !child(t, "mtu", &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
