@@ -21,7 +21,7 @@ type setting struct {
 	same  func(have, want string) bool
 }
 
-// settings is what l is in files, in the order of writing.
+// settings is what l is in files of one value, in the order of writing.
 func (l Limits) settings() []setting {
 	return []setting{
 		{"cpu.weight", decimal(orElse(l.CPUWeight, 100)), l.CPUWeight == 0, equal},
@@ -30,6 +30,7 @@ func (l Limits) settings() []setting {
 		{"memory.high", orMax(l.MemoryHigh), l.MemoryHigh == 0, samePages},
 		{"memory.max", orMax(l.MemoryMax), l.MemoryMax == 0, samePages},
 		{"pids.max", orMax(l.TasksMax), l.TasksMax == 0, equal},
+		{"io.weight", "default " + decimal(orElse(l.IOWeight, 100)), l.IOWeight == 0, sameWeight},
 	}
 }
 
@@ -49,6 +50,8 @@ func (g Group) Supported(l Limits) (Limits, error) {
 		{"memory.high", l.MemoryHigh != 0, func() { part.MemoryHigh = 0 }},
 		{"memory.max", l.MemoryMax != 0, func() { part.MemoryMax = 0 }},
 		{"pids.max", l.TasksMax != 0, func() { part.TasksMax = 0 }},
+		{"io.weight", l.IOWeight != 0, func() { part.IOWeight = 0 }},
+		{ioMaxFile, l.IOMax != "", func() { part.IOMax = "" }},
 	} {
 		if !limit.set {
 			continue
@@ -78,7 +81,7 @@ func (g Group) SetLimits(l Limits) error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.setIOMax(l))...)
 }
 
 func (g Group) set(s setting) error {
@@ -118,6 +121,9 @@ func (g Group) CheckLimits(l Limits) error {
 			errs = append(errs, g.check(s))
 		}
 	}
+	if l.IOMax != "" {
+		errs = append(errs, g.checkIOMax(l))
+	}
 	return errors.Join(errs...)
 }
 
@@ -132,67 +138,15 @@ func (g Group) check(s setting) error {
 	return nil
 }
 
-// Limits reads the limits that are in force. Files the cgroup has not count as no limit.
-func (g Group) Limits() (Limits, error) {
-	var l Limits
-	for file, take := range map[string]func([]byte) error{
-		"cpu.weight":  into(&l.CPUWeight),
-		"cpu.max":     func(data []byte) (err error) { l.CPUQuota, err = parseCPUMax(data); return err },
-		"cpuset.cpus": func(data []byte) error { l.AllowedCPUs = string(bytes.TrimSpace(data)); return nil },
-		"memory.high": into(&l.MemoryHigh),
-		"memory.max":  into(&l.MemoryMax),
-		"pids.max":    into(&l.TasksMax),
-	} {
-		data, err := g.read(file)
-		if errors.Is(err, errors.ErrUnsupported) {
-			continue
-		}
-		if err == nil {
-			err = take(data)
-		}
-		if err != nil {
-			return Limits{}, fmt.Errorf("read limits of %s: %s: %w", g, file, err)
-		}
-	}
-	return l, nil
-}
-
 // KillTogether sets memory.oom.group: an out-of-memory kill ends all processes
 // of the cgroup, for a worker in part is no worker.
 func (g Group) KillTogether() error { return g.write("memory.oom.group", "1") }
-
-func into(number *uint64) func([]byte) error {
-	return func(data []byte) (err error) {
-		*number, err = parseNumber(data)
-		return err
-	}
-}
 
 func cpuMax(percent uint64) string {
 	if percent == 0 {
 		return fmt.Sprintf("max %d", cpuPeriod)
 	}
 	return fmt.Sprintf("%d %d", percent*cpuPeriod/100, cpuPeriod)
-}
-
-// parseCPUMax returns cpu.max, "QUOTA PERIOD", in per cent; 0 is no limit.
-func parseCPUMax(data []byte) (uint64, error) {
-	fields := bytes.Fields(data)
-	if len(fields) != 2 {
-		return 0, errors.New("malformed value")
-	}
-	quota, err := parseNumber(fields[0])
-	if err != nil {
-		return 0, err
-	}
-	period, err := parseNumber(fields[1])
-	if err != nil {
-		return 0, err
-	}
-	if period == 0 || quota > 1<<32 { // no such quota, and it would overflow
-		return 0, errors.New("malformed value")
-	}
-	return quota * 100 / period, nil
 }
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

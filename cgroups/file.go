@@ -32,6 +32,8 @@ var since = map[string]string{
 	"cpu.weight":       "the cpu controller",
 	"cpuset.cpus":      "the cpuset controller, Linux 5.0",
 	"pids.max":         "the pids controller",
+	"io.weight":        "the io controller, CONFIG_BLK_CGROUP_IOCOST",
+	ioMaxFile:          "the io controller",
 }
 
 // read returns the content of one of the cgroup's files. It returns an error

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -42,15 +45,85 @@ func (g Group) killEach(ctx context.Context) error {
 	return err
 }
 
-func (g Group) signalEach() error {
-	pids, err := g.PIDs()
+func (g Group) signalEach() error { return g.Signal(syscall.SIGKILL) }
+
+// signalRounds bounds how often Signal looks for processes forked meanwhile.
+const signalRounds = 16
+
+// Signal sends signals, in this order, to every process in the cgroup and below
+// it, those included that are forked meanwhile, and to no other. That the cgroup
+// or a process is not there is no error.
+func (g Group) Signal(signals ...syscall.Signal) error {
+	told := make(map[int]bool)
+	for range signalRounds {
+		before := len(told)
+		pids, err := g.PIDs()
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if told[pid] {
+				continue
+			}
+			told[pid] = true
+			if err := g.signal(pid, signals); err != nil {
+				return fmt.Errorf("signal process %d of %s: %w", pid, g, err)
+			}
+		}
+		if len(told) == before {
+			break
+		}
+	}
+	return nil
+}
+
+// signal looks where the process is once it has a hold of it: by then the PID
+// that was listed may be another's.
+func (g Group) signal(pid int, signals []syscall.Signal) error {
+	if pid <= 1 {
+		return errors.New("it is of another PID namespace, or init")
+	}
+	process, err := os.FindProcess(pid)
 	if err != nil {
 		return err
 	}
-	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("kill process %d of %s: %w", pid, g, err)
+	defer process.Release()
+	if in, err := g.holds(pid); err != nil || !in {
+		return err
+	}
+	for _, sig := range signals {
+		if err := process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
 		}
+	}
+	return nil
+}
+
+// holds says whether a process is in the cgroup or below it.
+func (g Group) holds(pid int) (bool, error) {
+	path, err := PathOf(pid)
+	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, ErrGone) {
+		return false, nil
+	}
+	// What is before g.path is the part of the tree that is not mounted.
+	return strings.HasSuffix(path, g.path) || strings.Contains(path, g.path+"/"), err
+}
+
+// AwaitRemoval waits until somebody else has removed the cgroup. After limit it
+// returns an error that wraps ErrBusy.
+func (g Group) AwaitRemoval(ctx context.Context, limit time.Duration) error {
+	err := retry(ctx, limit, func() (bool, error) {
+		_, err := os.Lstat(g.Dir())
+		if err == nil {
+			return false, ErrBusy
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return true, err
+	})
+	if err != nil {
+		return fmt.Errorf("await removal of cgroup %s: %w", g, err)
 	}
 	return nil
 }

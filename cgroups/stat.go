@@ -98,3 +98,10 @@ func parseMax(data []byte) (n uint64) {
 }
 
 func microseconds(n uint64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+func into(number *uint64) func([]byte) error {
+	return func(data []byte) (err error) {
+		*number, err = parseNumber(data)
+		return err
+	}
+}

@@ -68,12 +68,24 @@ func expectFiles(t *testing.T, placement agent.Placement, want map[string]string
 func testLimitFiles(t *testing.T, b *bench) {
 	placement := b.placeLimited(t, cgroups.Limits{
 		CPUWeight: 250, CPUQuota: 150, AllowedCPUs: "0", MemoryHigh: 64 * mib, MemoryMax: 128 * mib, TasksMax: 77,
+		IOWeight: 50, IOMax: "/dev/vda rbps=10M wiops=70",
 	})
 	expectFiles(t, placement, map[string]string{
 		"cpu.weight": "250", "cpu.max": "150000 100000", "cpuset.cpus": "0",
 		"memory.high": "67108864", "memory.max": "134217728", "pids.max": "77", "memory.oom.group": "1",
+		"io.weight": "default 50", "io.max": diskNumber(t, "vda") + " rbps=10000000 wbps=max riops=max wiops=70",
 	})
 	b.info(t, placement)
+}
+
+// diskNumber is a disk's MAJOR:MINOR.
+func diskNumber(t *testing.T, name string) string {
+	t.Helper()
+	number, err := os.ReadFile("/sys/block/" + name + "/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(number))
 }
 
 // allCPUs are those that a worker's cgroup has when it is not limited.
@@ -92,14 +104,15 @@ func allCPUs(t *testing.T, placement agent.Placement) string {
 }
 
 func testLimitChange(t *testing.T, b *bench) {
-	placement := b.placeLimited(t, cgroups.Limits{MemoryMax: 128 * mib, TasksMax: 77})
+	placement := b.placeLimited(t, cgroups.Limits{MemoryMax: 128 * mib, TasksMax: 77, IOMax: "/dev/vda rbps=10M"})
 	for _, step := range []struct {
 		limits cgroups.Limits
 		want   map[string]string
 	}{
 		{
-			cgroups.Limits{CPUWeight: 50, CPUQuota: 20, AllowedCPUs: "0", MemoryHigh: 100 * mib, MemoryMax: 200 * mib, TasksMax: 99},
+			cgroups.Limits{CPUWeight: 50, CPUQuota: 20, AllowedCPUs: "0", MemoryHigh: 100 * mib, MemoryMax: 200 * mib, TasksMax: 99, IOWeight: 30, IOMax: "/dev/loop0 wbps=5M riops=60"},
 			map[string]string{
+				"io.weight": "default 30", "io.max": diskNumber(t, "loop0") + " rbps=max wbps=5000000 riops=60 wiops=max",
 				"cpu.weight": "50", "cpu.max": "20000 100000", "cpuset.cpus": "0",
 				"memory.high": "104857600", "memory.max": "209715200", "pids.max": "99",
 			},
@@ -107,6 +120,7 @@ func testLimitChange(t *testing.T, b *bench) {
 		{
 			cgroups.Limits{MemoryMax: 300 * mib},
 			map[string]string{
+				"io.weight": "default 100", "io.max": "",
 				"cpu.weight": "100", "cpu.max": "max 100000", "cpuset.cpus": allCPUs(t, placement),
 				"memory.high": "max", "memory.max": "314572800", "pids.max": "max",
 			},
@@ -121,15 +135,20 @@ func testLimitChange(t *testing.T, b *bench) {
 }
 
 func testLimitRefused(t *testing.T, b *bench) {
-	spec := b.spec()
-	spec.Limits = cgroups.Limits{CPUWeight: 20000}
-	if _, err := b.placer.Place(b.context(t), spec); err == nil {
-		t.Error("placed with CPUWeight 20000")
+	bad := []cgroups.Limits{{CPUWeight: 20000}, {IOWeight: 20000}, {IOMax: "/dev/none rbps=1M"}}
+	for _, limits := range bad {
+		spec := b.spec()
+		spec.Limits = limits
+		if _, err := b.placer.Place(b.context(t), spec); err == nil {
+			t.Errorf("placed with %+v", limits)
+		}
+		b.checkNothingLeft(t)
 	}
-	b.checkNothingLeft(t)
 	placement := b.place(t)
-	if err := placement.SetLimits(b.context(t), cgroups.Limits{CPUWeight: 20000}); err == nil {
-		t.Error("set CPUWeight 20000")
+	for _, limits := range bad {
+		if err := placement.SetLimits(b.context(t), limits); err == nil {
+			t.Errorf("set %+v", limits)
+		}
 	}
 	b.info(t, placement)
 }

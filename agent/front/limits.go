@@ -104,12 +104,13 @@ func limitFields(l *cgroups.Limits) map[string]any {
 	return map[string]any{
 		"cpu_weight": &l.CPUWeight, "cpu_quota_percent": &l.CPUQuota, "allowed_cpus": &l.AllowedCPUs,
 		"memory_high": &l.MemoryHigh, "memory_max": &l.MemoryMax, "tasks_max": &l.TasksMax,
+		"io_weight": &l.IOWeight, "io_max": &l.IOMax,
 	}
 }
 
 func wanted(field any) string {
 	if _, ok := field.(*string); ok {
-		return `a text like "0-1,3"`
+		return `a text, or "" for no limit`
 	}
 	return "a whole number, or 0 for no limit"
 }

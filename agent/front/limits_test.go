@@ -17,17 +17,17 @@ import (
 const mergePatch = "application/merge-patch+json"
 
 func TestChangeOfLimits(t *testing.T) {
-	full := cgroups.Limits{CPUWeight: 100, CPUQuota: 150, AllowedCPUs: "0", MemoryHigh: 1 << 28, MemoryMax: 1 << 29, TasksMax: 64}
+	full := cgroups.Limits{CPUWeight: 100, CPUQuota: 150, AllowedCPUs: "0", MemoryHigh: 1 << 28, MemoryMax: 1 << 29, TasksMax: 64, IOWeight: 50}
 	for _, c := range []struct {
 		name, body string
 		want       func(*cgroups.Limits)
 	}{
 		{"one", `{"limits":{"memory_max":1073741824}}`, func(l *cgroups.Limits) { l.MemoryMax = 1 << 30 }},
-		{"zero takes away", `{"limits":{"memory_max":0,"allowed_cpus":""}}`, func(l *cgroups.Limits) { l.MemoryMax, l.AllowedCPUs = 0, "" }},
+		{"zero takes away", `{"limits":{"memory_max":0,"allowed_cpus":"","io_max":""}}`, func(l *cgroups.Limits) { l.MemoryMax, l.AllowedCPUs, l.IOMax = 0, "", "" }},
 		{"null takes away", `{"limits":{"cpu_quota_percent":null,"allowed_cpus":null}}`, func(l *cgroups.Limits) { l.CPUQuota, l.AllowedCPUs = 0, "" }},
-		{"all", `{"limits":{"cpu_weight":1,"cpu_quota_percent":2,"allowed_cpus":"0-1,3","memory_high":40000000,"memory_max":50000000,"tasks_max":6}}`,
+		{"all", `{"limits":{"cpu_weight":1,"cpu_quota_percent":2,"allowed_cpus":"0-1,3","memory_high":40000000,"memory_max":50000000,"tasks_max":6,"io_weight":7}}`,
 			func(l *cgroups.Limits) {
-				*l = cgroups.Limits{CPUWeight: 1, CPUQuota: 2, AllowedCPUs: "0-1,3", MemoryHigh: 4e7, MemoryMax: 5e7, TasksMax: 6}
+				*l = cgroups.Limits{CPUWeight: 1, CPUQuota: 2, AllowedCPUs: "0-1,3", MemoryHigh: 4e7, MemoryMax: 5e7, TasksMax: 6, IOWeight: 7}
 			}},
 	} {
 		for _, contentType := range []string{mergePatch, "application/json; charset=utf-8"} {
@@ -75,6 +75,10 @@ func TestRefusedChangeOfLimits(t *testing.T) {
 		{`{"limits":{"allowed_cpus":3}}`, 400, "limits.allowed_cpus is 3, want a text"},
 		{`{"limits":{"cpu_weight":10001}}`, 422, "CPU weight 10001"},
 		{`{"limits":{"allowed_cpus":"3-1"}}`, 422, "allowed CPUs"},
+		{`{"limits":{"io_weight":10001}}`, 422, "IO weight 10001"},
+		{`{"limits":{"io_max":"/dev/none rbps=1M"}}`, 422, "/dev/none is no disk of this host"},
+		{`{"limits":{"io_max":"rbps=1M"}}`, 422, "want a device and its limits"},
+		{`{"limits":{"io_max":5}}`, 400, "limits.io_max is 5, want a text"},
 		{`{"limits":{"memory_max":1000000}}`, 422, "at least 33554432 bytes"},
 		{`{"limits":{"tasks_max":1` + strings.Repeat(" ", 64<<10) + `}}`, 413, "65536 bytes"},
 	} {

@@ -102,19 +102,26 @@ func (x *placement) undo(ctx context.Context) error {
 // the limits over. A limit that this host cannot enforce gives an error that
 // wraps errors.ErrUnsupported; the others are set all the same.
 func (x *placement) SetLimits(ctx context.Context, limits cgroups.Limits) error {
-	limits, err := x.group.FreeCPUs(limits)
-	if err != nil {
-		return fmt.Errorf("set limits of worker %s: %w", x.Record().Name, err)
-	}
-	possible, unsupported := x.group.Supported(limits)
-	err = x.placer.systemd.SetProperties(ctx, x.Record().Unit, change(limits))
-	if err == nil {
-		err = x.awaitLimits(ctx, possible)
-	}
-	if err = errors.Join(err, unsupported); err != nil {
+	if err := x.setLimits(ctx, limits); err != nil {
 		return fmt.Errorf("set limits of worker %s: %w", x.Record().Name, err)
 	}
 	return nil
+}
+
+func (x *placement) setLimits(ctx context.Context, limits cgroups.Limits) error {
+	limits, err := x.group.FreeCPUs(limits)
+	if err != nil {
+		return err
+	}
+	props, err := change(limits)
+	if err != nil {
+		return err
+	}
+	possible, unsupported := x.group.Supported(limits)
+	if err = x.placer.systemd.SetProperties(ctx, x.Record().Unit, props); err == nil {
+		err = x.awaitLimits(ctx, possible)
+	}
+	return errors.Join(err, unsupported)
 }
 
 func (x *placement) awaitLimits(ctx context.Context, limits cgroups.Limits) error {

@@ -9,7 +9,7 @@ import (
 )
 
 // properties are those of a new scope.
-func (p *Placer) properties(rec agent.Record, limits cgroups.Limits) systemd1.Properties {
+func (p *Placer) properties(rec agent.Record, limits cgroups.Limits) (systemd1.Properties, error) {
 	var props systemd1.Properties
 	props.Description("SFU worker " + rec.Name)
 	props.Slice(p.slice)
@@ -38,12 +38,19 @@ func (p *Placer) properties(rec agent.Record, limits cgroups.Limits) systemd1.Pr
 	if limits.TasksMax != 0 {
 		props.TasksMax(limits.TasksMax)
 	}
-	return props
+	if limits.IOWeight != 0 {
+		props.IOWeight(limits.IOWeight)
+	}
+	if limits.IOMax == "" {
+		return props, nil
+	}
+	err := setIOMax(&props, limits)
+	return props, err
 }
 
 // change are the properties that bring a running scope to limits; those of zero
 // are taken away.
-func change(limits cgroups.Limits) systemd1.Properties {
+func change(limits cgroups.Limits) (systemd1.Properties, error) {
 	var props systemd1.Properties
 	props.CPUWeight(orNone(limits.CPUWeight))
 	props.CPUQuota(orNone(limits.CPUQuota))
@@ -51,7 +58,23 @@ func change(limits cgroups.Limits) systemd1.Properties {
 	props.MemoryHigh(orNone(limits.MemoryHigh))
 	props.MemoryMax(orNone(limits.MemoryMax))
 	props.TasksMax(orNone(limits.TasksMax))
-	return props
+	props.IOWeight(orNone(limits.IOWeight))
+	err := setIOMax(&props, limits)
+	return props, err
+}
+
+func setIOMax(props *systemd1.Properties, limits cgroups.Limits) error {
+	devices, err := limits.IODevices()
+	var list []systemd1.IOLimits
+	for _, d := range devices {
+		list = append(list, systemd1.IOLimits{
+			Path:          d.Path,
+			ReadBandwidth: orNone(d.ReadBytes), WriteBandwidth: orNone(d.WriteBytes),
+			ReadIOPS: orNone(d.ReadOps), WriteIOPS: orNone(d.WriteOps),
+		})
+	}
+	props.IOMax(list...)
+	return err
 }
 
 // orNone is a limit as systemd has it, where the greatest number means none.

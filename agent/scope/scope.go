@@ -131,7 +131,11 @@ func (p *Placer) Place(ctx context.Context, spec agent.Spec) (agent.Placement, e
 // start puts a worker into its scope.
 func (p *Placer) start(ctx context.Context, w *process.Worker, limits cgroups.Limits) (*placement, error) {
 	rec := w.Record()
-	if err := p.systemd.StartScope(ctx, rec.Unit, p.properties(rec, limits)); err != nil {
+	props, err := p.properties(rec, limits)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.systemd.StartScope(ctx, rec.Unit, props); err != nil {
 		return nil, err
 	}
 	return p.attend(w)

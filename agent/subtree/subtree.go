@@ -94,7 +94,7 @@ func (p *Placer) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, controller := range []string{"cpu", "cpuset", "memory", "pids"} {
+	for _, controller := range []string{"cpu", "cpuset", "io", "memory", "pids"} {
 		if !slices.Contains(available, controller) {
 			p.log.Warn("no limits of this kind for workers: controller not delegated", "controller", controller, "cgroup", p.root)
 		} else if err := p.root.Enable(controller); err != nil {

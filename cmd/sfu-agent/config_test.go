@@ -136,6 +136,8 @@ func TestResolveRefuses(t *testing.T) {
 		{"advertise any", []string{"--advertise", "0.0.0.0"}, "is no IP address"},
 		{"weight", []string{"--cpu-weight", "10001"}, "CPU weight 10001"},
 		{"cpus", []string{"--allowed-cpus", "3-1"}, "allowed CPUs"},
+		{"I/O weight", []string{"--io-weight", "10001"}, "IO weight 10001"},
+		{"I/O", []string{"--io-max", "/dev/none rbps=1M"}, "/dev/none is no disk"},
 		{"memory", []string{"--memory-max", "1M"}, "at least 32M"},
 		{"rung", []string{"--rung", "fastest"}, "want auto or one of gso"},
 		{"short token", []string{"--token-file", short}, "16 characters"},

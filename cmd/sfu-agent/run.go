@@ -51,6 +51,8 @@ type runOptions struct {
 	memoryHigh  size
 	memoryMax   size
 	tasksMax    uint64
+	ioWeight    uint64
+	ioMax       string
 }
 
 func (o *runOptions) register(f *pflag.FlagSet) {
@@ -75,6 +77,8 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.Var(&o.memoryHigh, "memory-high", "memory above which a worker is slowed, for example 512M (default: no limit)")
 	f.Var(&o.memoryMax, "memory-max", "memory above which a worker is killed (default: no limit)")
 	f.Uint64Var(&o.tasksMax, "tasks-max", 0, "processes and threads of a worker (default: as the slice)")
+	f.Uint64Var(&o.ioWeight, "io-weight", 0, "IOWeight of a worker, 1 to 10000 (default: as the slice)")
+	f.StringVar(&o.ioMax, "io-max", "", "bytes and operations of a worker a second, by disk, for example '/dev/vda rbps=10M wbps=5M riops=500 wiops=100' (default: no limit)")
 }
 
 func runCommand() *cobra.Command {
@@ -234,6 +238,7 @@ func (o *runOptions) limits() cgroups.Limits {
 	return cgroups.Limits{
 		CPUWeight: o.cpuWeight, CPUQuota: uint64(o.cpuQuota), AllowedCPUs: o.allowedCPUs,
 		MemoryHigh: uint64(o.memoryHigh), MemoryMax: uint64(o.memoryMax), TasksMax: o.tasksMax,
+		IOWeight: o.ioWeight, IOMax: o.ioMax,
 	}
 }
 

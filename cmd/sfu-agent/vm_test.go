@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -82,6 +83,24 @@ func (a vmAgent) worker(t *testing.T) agent.Worker {
 	return w
 }
 
+// limit changes limits of worker 0.
+func (a vmAgent) limit(t *testing.T, change string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, a.url+"/api/v1/workers/0", strings.NewReader(`{"limits":`+change+`}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %s", change, resp.Status, body)
+	}
+}
+
 func readCgroup(t *testing.T, w agent.Worker, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", w.Cgroup, file))
@@ -94,17 +113,32 @@ func readCgroup(t *testing.T, w agent.Worker, file string) string {
 // TestLimitsAndOOM: what the configuration says is in force in the kernel, and
 // a worker that goes over it is replaced and the reason told.
 func TestLimitsAndOOM(t *testing.T) {
+	number, err := os.ReadFile("/sys/block/vda/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vda := strings.TrimSpace(string(number))
 	for _, placer := range []string{"scope", "subtree"} {
 		t.Run(placer, func(t *testing.T) {
 			a := startVMAgent(t, "--workers", "1", "--placer", placer,
-				"--memory-max", "192M", "--memory-high", "160M", "--cpu-quota", "50%", "--cpu-weight", "200", "--tasks-max", "77", "--allowed-cpus", "1")
+				"--memory-max", "192M", "--memory-high", "160M", "--cpu-quota", "50%", "--cpu-weight", "200", "--tasks-max", "77", "--allowed-cpus", "1",
+				"--io-weight", "50", "--io-max", "/dev/vda rbps=10M wiops=70")
 			w := a.worker(t)
 			for file, want := range map[string]string{
 				"memory.max": fmt.Sprint(192 << 20), "memory.high": fmt.Sprint(160 << 20),
 				"cpu.max": "50000 100000", "cpu.weight": "200", "pids.max": "77", "cpuset.cpus": "1",
+				"io.weight": "default 50", "io.max": vda + " rbps=10000000 wbps=max riops=max wiops=70",
 			} {
 				if got := readCgroup(t, w, file); got != want {
 					t.Errorf("%s is %q, want %q", file, got, want)
+				}
+			}
+			a.limit(t, `{"io_weight": 0, "io_max": "/dev/vda rbps=1M"}`)
+			for file, want := range map[string]string{
+				"io.weight": "default 100", "io.max": vda + " rbps=1000000 wbps=max riops=max wiops=max", "pids.max": "77",
+			} {
+				if got := readCgroup(t, w, file); got != want {
+					t.Errorf("changed %s is %q, want %q", file, got, want)
 				}
 			}
 			exhaust(t, w)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,8 +126,6 @@ func TestPropertyTypes(t *testing.T) {
 	p.MemoryZSwapMax(7)
 	p.TasksMax(4)
 	p.IOWeight(100)
-	p.IOReadBandwidthMax("/dev/vda", 5)
-	p.IOWriteBandwidthMax("/dev/vda", 6)
 	p.Accounting(true)
 	want := map[string]string{
 		"Slice": `s "a.slice"`, "Description": `s "text"`, "PIDs": "au [2 3]",
@@ -135,8 +134,7 @@ func TestPropertyTypes(t *testing.T) {
 		"KillMode": `s "mixed"`, "SendSIGKILL": "b true", "OOMPolicy": `s "continue"`,
 		"CPUWeight": "t 100", "CPUQuotaPerSecUSec": "t 1500000", "AllowedCPUs": "ay [3]",
 		"MemoryHigh": "t 1", "MemoryMax": "t 2", "MemorySwapMax": "t 3", "MemoryZSwapMax": "t 7", "TasksMax": "t 4",
-		"IOWeight":           "t 100",
-		"IOReadBandwidthMax": "a(st) [{/dev/vda 5}]", "IOWriteBandwidthMax": "a(st) [{/dev/vda 6}]",
+		"IOWeight":      "t 100",
 		"CPUAccounting": "b true", "MemoryAccounting": "b true", "TasksAccounting": "b true", "IOAccounting": "b true",
 	}
 	for _, v := range p.list {
@@ -151,6 +149,29 @@ func TestPropertyTypes(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("missing: %v", want)
+	}
+}
+
+func TestIOMax(t *testing.T) {
+	var p Properties
+	p.IOMax(IOLimits{Path: "/dev/none"})
+	p.IOMax(IOLimits{"/dev/vda", 5, 6, 7, 8}, IOLimits{"/dev/vdb", 9, 10, 11, 12})
+	var got []string
+	for _, v := range p.list {
+		got = append(got, fmt.Sprintf("%s %s %v", v.Name, v.Value.Signature(), v.Value.Value()))
+	}
+	want := []string{
+		"IOReadBandwidthMax a(st) []", "IOReadBandwidthMax a(st) [{/dev/vda 5} {/dev/vdb 9}]",
+		"IOWriteBandwidthMax a(st) []", "IOWriteBandwidthMax a(st) [{/dev/vda 6} {/dev/vdb 10}]",
+		"IOReadIOPSMax a(st) []", "IOReadIOPSMax a(st) [{/dev/vda 7} {/dev/vdb 11}]",
+		"IOWriteIOPSMax a(st) []", "IOWriteIOPSMax a(st) [{/dev/vda 8} {/dev/vdb 12}]",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p.IOMax()
+	if len(p.list) != 4 {
+		t.Errorf("left: %v", p.list)
 	}
 }
 

@@ -130,22 +130,41 @@ func (p *Properties) MemoryZSwapMax(bytes uint64) { p.set("MemoryZSwapMax", byte
 // TasksMax is pids.max, math.MaxUint64 is no limit.
 func (p *Properties) TasksMax(n uint64) { p.set("TasksMax", n) }
 
-// IOWeight is io.weight, 1 to 10000.
+// IOWeight is io.weight, 1 to 10000, math.MaxUint64 is no weight.
 func (p *Properties) IOWeight(weight uint64) { p.set("IOWeight", weight) }
 
-type deviceLimit struct {
-	Path  string
-	Limit uint64
+// IOLimits are io.max of one device, by its path: bytes and operations a second.
+// math.MaxUint64 is no limit.
+type IOLimits struct {
+	Path                          string
+	ReadBandwidth, WriteBandwidth uint64
+	ReadIOPS, WriteIOPS           uint64
 }
 
-// IOReadBandwidthMax limits reads from the device of path to bytes per second.
-func (p *Properties) IOReadBandwidthMax(path string, bytes uint64) {
-	p.set("IOReadBandwidthMax", []deviceLimit{{path, bytes}})
-}
-
-// IOWriteBandwidthMax limits writes to the device of path to bytes per second.
-func (p *Properties) IOWriteBandwidthMax(path string, bytes uint64) {
-	p.set("IOWriteBandwidthMax", []deviceLimit{{path, bytes}})
+// IOMax is io.max of the devices, and of no others.
+func (p *Properties) IOMax(devices ...IOLimits) {
+	for _, max := range []struct {
+		name string
+		of   func(IOLimits) uint64
+	}{
+		{"IOReadBandwidthMax", func(d IOLimits) uint64 { return d.ReadBandwidth }},
+		{"IOWriteBandwidthMax", func(d IOLimits) uint64 { return d.WriteBandwidth }},
+		{"IOReadIOPSMax", func(d IOLimits) uint64 { return d.ReadIOPS }},
+		{"IOWriteIOPSMax", func(d IOLimits) uint64 { return d.WriteIOPS }},
+	} {
+		type limit struct {
+			Path  string
+			Value uint64
+		}
+		limits := []limit{}
+		p.set(max.name, limits) // takes away all there are: systemd only adds
+		for _, d := range devices {
+			limits = append(limits, limit{d.Path, max.of(d)})
+		}
+		if len(limits) > 0 {
+			p.list = append(p.list, property{max.name, dbus.MakeVariant(limits)})
+		}
+	}
 }
 
 // Accounting turns CPU, memory, tasks and IO accounting on or off.

@@ -84,6 +84,8 @@ function limitText(l) {
     l.cpu_weight && `weight ${l.cpu_weight}`,
     l.allowed_cpus && `CPUs ${l.allowed_cpus}`,
     l.tasks_max && `${count(l.tasks_max)} tasks`,
+    l.io_weight && `I/O weight ${l.io_weight}`,
+    l.io_max && `I/O ${l.io_max}`,
   ].filter(Boolean);
   return all.length ? [all[0], all.slice(1).join(" · ")] : ["none"];
 }
