@@ -16,14 +16,16 @@ import (
 // cgroup.procs, stay far below.
 const maxFile = 4 << 20
 
+const psiSince = "Linux 4.20 with CONFIG_PSI and without psi=0"
+
 // since tells why a file may be missing.
 var since = map[string]string{
 	"cgroup.kill":      "Linux 5.14",
 	"cgroup.freeze":    "Linux 5.2",
 	"cgroup.events":    "Linux 4.5; the root cgroup has none",
-	"cpu.pressure":     "Linux 4.20 with CONFIG_PSI",
-	"memory.pressure":  "Linux 4.20 with CONFIG_PSI",
-	"io.pressure":      "Linux 4.20 with CONFIG_PSI",
+	"cpu.pressure":     psiSince,
+	"memory.pressure":  psiSince,
+	"io.pressure":      psiSince,
 	"memory.max":       "the memory controller",
 	"memory.high":      "the memory controller",
 	"memory.events":    "the memory controller",

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +28,11 @@ func TestPressure(t *testing.T) {
 	}
 	if _, err := g.Pressure(IO); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("missing: %v", err)
+	}
+	// What Linux before 6.1 reads with psi=0, where later ones have no file.
+	off := g.fileError("read", IO.file(), &fs.PathError{Op: "read", Path: IO.file(), Err: syscall.EOPNOTSUPP})
+	if !errors.Is(off, errors.ErrUnsupported) || !strings.Contains(off.Error(), "switched off") {
+		t.Errorf("off: %v", off)
 	}
 	if _, err := g.Child("none").Pressure(IO); !errors.Is(err, ErrGone) {
 		t.Errorf("no cgroup: %v", err)

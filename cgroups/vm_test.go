@@ -5,6 +5,7 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -231,6 +232,26 @@ func TestC11ExactTrigger(t *testing.T) {
 		t.Fatal(err)
 	}
 	syscall.Close(fd)
+}
+
+// Pressure is accounted for, or not where the VM is booted with psi=0, as
+// SFU_TEST_PSI=off says.
+func TestC11PressureAccounting(t *testing.T) {
+	g := newGroup(t)
+	off := os.Getenv("SFU_TEST_PSI") == "off"
+	for _, r := range []Resource{CPU, Memory, IO} {
+		_, err := g.Pressure(r)
+		if unsupported := errors.Is(err, errors.ErrUnsupported); unsupported != off || !off && err != nil {
+			t.Errorf("%s: %v", r, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		trigger := Trigger{Resource: r, Stall: time.Second, Window: 2 * time.Second}
+		err = g.WatchPressure(ctx, trigger, func(TriggerMode) { cancel() }, func(Pressure) {})
+		cancel()
+		if unsupported := errors.Is(err, errors.ErrUnsupported); unsupported != off || !off && !errors.Is(err, context.Canceled) {
+			t.Errorf("watch %s: %v", r, err)
+		}
+	}
 }
 
 func TestC13UnifiedWithControllers(t *testing.T) {
