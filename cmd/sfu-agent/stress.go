@@ -123,18 +123,7 @@ func (o *stressScopes) run(ctx context.Context, w io.Writer) error {
 		}
 		report.Control = control
 	}
-	verdict := report.verdict(o.noControl)
-	report.Verdict = "good"
-	if verdict != nil {
-		report.Verdict = verdict.Error()
-	}
-	if err := report.print(w, o.asJSON); err != nil {
-		return err
-	}
-	if verdict != nil {
-		return fmt.Errorf("not good: %w", verdict)
-	}
-	return nil
+	return report.conclude(w, o.asJSON)
 }
 
 func (o *stressScopes) one(ctx context.Context, client, fault string, n, parallel int) (*scopes.Report, error) {
@@ -163,15 +152,32 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// conclude prints the report with its verdict, and returns an error unless that
+// is good.
+func (r *scopesReport) conclude(w io.Writer, asJSON bool) error {
+	verdict := r.verdict()
+	r.Verdict = "good"
+	if verdict != nil {
+		r.Verdict = verdict.Error()
+	}
+	if err := r.print(w, asJSON); err != nil {
+		return err
+	}
+	if verdict != nil {
+		return fmt.Errorf("not good: %w", verdict)
+	}
+	return nil
+}
+
 // verdict is about our client alone; the others are there for comparison.
-func (r *scopesReport) verdict(noControl bool) error {
+func (r *scopesReport) verdict() error {
 	var bad []error
 	for _, run := range r.Runs {
 		if err := run.Bad(); err != nil && run.Client == "ours" {
 			bad = append(bad, fmt.Errorf("fault %s: %w", run.Fault, err))
 		}
 	}
-	if noControl {
+	if r.Control == nil {
 		return errors.Join(bad...)
 	}
 	if share := float64(r.Control.Failures) / float64(max(1, r.Control.Cycles)); share < controlFails {
