@@ -80,7 +80,11 @@ func (x *placement) kill(ctx context.Context) error {
 
 // Release implements agent.Placement.
 func (x *placement) Release(ctx context.Context) error {
-	err := x.placer.remove(ctx, x.Record().Unit)
+	unit := x.Record().Unit
+	_, err := x.placer.systemd.StopScope(ctx, unit, x.group, stopTimeout)
+	if err == nil && x.unitMayFail() {
+		err = x.placer.reset(ctx, unit)
+	}
 	if err == nil {
 		err = x.group.Remove(ctx)
 	}
@@ -88,6 +92,18 @@ func (x *placement) Release(ctx context.Context) error {
 		err = fmt.Errorf("release worker %s: %w", x.Record().Name, err)
 	}
 	return errors.Join(err, x.Worker.Release(ctx))
+}
+
+// unitMayFail reports whether systemd may call the scope failed and so keep it:
+// after an out-of-memory kill, or when it killed the worker itself.
+func (x *placement) unitMayFail() bool {
+	select {
+	case <-x.done:
+		return x.err != nil || x.exit.Reason == agent.ReasonOOM || x.exit.Reason == agent.ReasonUnknown ||
+			x.exit.Signal == "SIGKILL" && !x.killed.Load()
+	default:
+		return true
+	}
 }
 
 // undo ends and releases a worker whose placing came to nothing.

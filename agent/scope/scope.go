@@ -177,7 +177,12 @@ func (p *Placer) remove(ctx context.Context, unit string) error {
 	if _, err := p.systemd.Stop(ctx, unit); err != nil {
 		return err
 	}
-	if err := p.systemd.ResetFailed(ctx, unit); err != nil && !errors.Is(err, systemd1.ErrNoUnit) {
+	return p.reset(ctx, unit)
+}
+
+// reset makes systemd forget a unit that failed. That there is none is no error.
+func (p *Placer) reset(ctx context.Context, unit string) error {
+	if err := p.systemd.ResetFailed(ctx, unit); !errors.Is(err, systemd1.ErrNoUnit) {
 		return err
 	}
 	return nil

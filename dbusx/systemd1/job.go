@@ -10,8 +10,11 @@ import (
 )
 
 const (
-	minPoll = 200 * time.Millisecond // from a job's start to the first look at its unit, doubled
+	minPoll = 500 * time.Millisecond // from a job's start to the first look at its unit, doubled
 	maxPoll = time.Second
+
+	minGlance = 500 * time.Microsecond // from a job's start to the first glance, doubled
+	maxGlance = 50 * time.Millisecond
 )
 
 // jobWatch sees the jobs of one unit end. It is made before the job, so that
@@ -65,21 +68,40 @@ func (s *Systemd) jobRemoved(sig *dbus.Signal) {
 	}
 }
 
-// outcome is how a job ended: by its result or, where the signal was missed, by
-// the state of its unit.
+// outcome is how a job ended: by its effect, by its result or, where the signal
+// was missed, by the state of its unit.
 type outcome struct {
+	seen   bool   // its effect; the rest is empty
 	result string // of the job, "" if not seen
 	unit   Unit   // where result is ""; its Name is "" if there is no unit any more
 }
 
-// wait returns when job has been removed or the unit is settled. It calls look
-// now and then meanwhile.
-func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, look func()) (outcome, error) {
-	every := minPoll
-	poll := time.NewTimer(every)
+// sight is what wait does beside waiting; either may be nil.
+type sight struct {
+	glance func() bool // often: has the job had its effect?
+	look   func()      // now and then
+}
+
+// wait returns when job has been removed, has had its effect or the unit is
+// settled.
+func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, sight sight) (outcome, error) {
+	every, soon := minPoll, minGlance
+	poll, glance := time.NewTimer(every), time.NewTimer(soon)
 	defer poll.Stop()
+	defer glance.Stop()
+	if sight.glance == nil {
+		glance.Stop()
+	}
 	for {
 		select {
+		case <-glance.C:
+			if sight.glance() {
+				s.bySight.Add(1)
+				return outcome{seen: true}, nil
+			}
+			soon = min(2*soon, maxGlance)
+			glance.Reset(soon)
+			continue
 		case r := <-w.removed:
 			if r.job != job {
 				continue
@@ -101,8 +123,8 @@ func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, lo
 			return outcome{unit: u}, nil
 		case err != nil:
 			return outcome{}, err
-		case look != nil:
-			look()
+		case sight.look != nil:
+			sight.look()
 		}
 	}
 }

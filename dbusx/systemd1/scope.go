@@ -118,8 +118,12 @@ func (st *start) attempt(ctx context.Context, p Properties) error {
 		return of(startOp, st.unit, err)
 	}
 	st.made = true
-	out, err := st.s.wait(ctx, w, job, nil)
-	if err != nil {
+	// That they are in the scope is the last thing of its start that can fail, and
+	// is seen before the bus tells of it.
+	at := st.s.places(st.pids)
+	defer at.close()
+	out, err := st.s.wait(ctx, w, job, sight{glance: func() bool { return at.allIn(st.unit) }})
+	if err != nil || out.seen {
 		return err
 	}
 	return st.confirm(out)

@@ -24,7 +24,7 @@ const (
 
 // Stop stops unit and returns when it is. No such unit is no error. That its
 // processes were killed is known of those that were given a TimeoutStop of at
-// least 200 ms.
+// least 500 ms.
 func (s *Systemd) Stop(ctx context.Context, unit string) (Result, error) {
 	st := &stop{s: s, unit: unit, began: time.Now()}
 	for pause := s.pauses(); ; {
@@ -61,7 +61,7 @@ func (st *stop) attempt(ctx context.Context) (done bool, _ error) {
 	if err != nil {
 		return false, err
 	}
-	out, err := st.s.wait(ctx, w, job, func() { st.slow(ctx) })
+	out, err := st.s.wait(ctx, w, job, sight{look: func() { st.slow(ctx) }})
 	if err != nil {
 		return false, err
 	}

@@ -46,12 +46,13 @@ type Systemd struct {
 	jobs    map[string][]*jobWatch // by unit
 	dropped map[string]bool        // optional properties that this systemd does not have
 
-	bySignal, byPoll atomic.Uint64
+	bySignal, bySight, byPoll atomic.Uint64
 }
 
 // Stats counts since New.
 type Stats struct {
 	JobsBySignal uint64 // jobs whose end systemd announced
+	JobsBySight  uint64 // starts that were seen in the process's cgroup first
 	JobsByPoll   uint64 // jobs whose end was seen in the unit's state
 	UndoPending  int    // failed starts of which something may be left
 	UndoGivenUp  uint64 // failed starts of which something was left
@@ -93,6 +94,7 @@ func (s *Systemd) Stats() Stats {
 	pending, givenUp := s.undo.stats()
 	return Stats{
 		JobsBySignal: s.bySignal.Load(),
+		JobsBySight:  s.bySight.Load(),
 		JobsByPoll:   s.byPoll.Load(),
 		UndoPending:  pending,
 		UndoGivenUp:  givenUp,

@@ -4,10 +4,12 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/sfu-agent/sfu-agent/cgroups"
 	"github.com/sfu-agent/sfu-agent/dbusx"
 	"github.com/sfu-agent/sfu-agent/dbusx/systemd1"
 )
@@ -42,21 +44,32 @@ var clients = map[string]func(context.Context) (client, error){
 // Clients are the names of all clients.
 func Clients() []string { return slices.Sorted(maps.Keys(clients)) }
 
-// ours is dbusx and systemd1.
+// ours is dbusx and systemd1 as the agent's scope placer uses them.
 type ours struct {
 	bus     *dbusx.Client
 	systemd *systemd1.Systemd
+	host    cgroups.Host
+	scopes  sync.Map // startedScope by unit
+}
+
+type startedScope struct {
+	group       cgroups.Group
+	stopTimeout time.Duration
 }
 
 func openOurs(ctx context.Context) (client, error) {
+	host, err := cgroups.Detect()
+	if err != nil {
+		return nil, err
+	}
 	bus, err := dbusx.Open(ctx, dbusx.Options{})
 	if err != nil {
 		return nil, err
 	}
-	return ours{bus, systemd1.New(bus, systemd1.Options{})}, nil
+	return &ours{bus: bus, systemd: systemd1.New(bus, systemd1.Options{}), host: host}, nil
 }
 
-func (c ours) start(ctx context.Context, unit string, pid int, stopTimeout time.Duration) error {
+func (c *ours) start(ctx context.Context, unit string, pid int, stopTimeout time.Duration) error {
 	var p systemd1.Properties
 	p.PIDs(pid)
 	p.Slice(slice)
@@ -67,16 +80,24 @@ func (c ours) start(ctx context.Context, unit string, pid int, stopTimeout time.
 	p.TasksMax(tasksMax)
 	p.MemoryMax(memoryMax)
 	p.CPUWeight(cpuWeight)
-	return c.systemd.StartScope(ctx, unit, p)
+	if err := c.systemd.StartScope(ctx, unit, p); err != nil {
+		return err
+	}
+	if group, err := c.host.GroupOf(pid); err == nil { // else it has ended
+		c.scopes.Store(unit, startedScope{group, orDefault(stopTimeout)})
+	}
+	return nil
 }
 
-func (c ours) stop(ctx context.Context, unit string) error {
-	_, err := c.systemd.Stop(ctx, unit)
+func (c *ours) stop(ctx context.Context, unit string) error {
+	v, _ := c.scopes.LoadAndDelete(unit)
+	scope, _ := v.(startedScope) // of no cgroup if the process has ended
+	_, err := c.systemd.StopScope(ctx, unit, scope.group, scope.stopTimeout)
 	return err
 }
 
 // close first lets failed starts be undone, as a supervisor that goes on would.
-func (c ours) close() error {
+func (c *ours) close() error {
 	until(30*time.Second, func() bool { return c.systemd.Stats().UndoPending == 0 })
 	err := c.systemd.Close()
 	c.bus.Close()
