@@ -19,6 +19,9 @@ const killLimit = 5 * time.Second
 // are none. After 5 s it returns an error that wraps ErrBusy. That the cgroup is
 // not there is no error.
 func (g Group) Kill(ctx context.Context) error {
+	if populated, err := g.Populated(); err == nil && !populated {
+		return nil // nobody is there to fork
+	}
 	err := g.write("cgroup.kill", "1")
 	if errors.Is(err, errors.ErrUnsupported) {
 		return g.killEach(ctx)

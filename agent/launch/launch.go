@@ -47,7 +47,7 @@ type Spec struct {
 	Cgroup *os.File
 }
 
-// A Launcher owns the goroutine that starts its processes and those that watch
+// A Launcher owns the goroutines that start its processes and those that watch
 // them, one for each.
 type Launcher struct {
 	life   context.Context // ends the goroutines, not the processes
@@ -63,7 +63,9 @@ type Launcher struct {
 func New() *Launcher {
 	life, cancel := context.WithCancel(context.Background())
 	l := &Launcher{life: life, cancel: cancel, spawns: make(chan *spawn)}
-	l.tasks.Go(l.spawner)
+	for range spawners {
+		l.tasks.Go(l.spawner)
+	}
 	return l
 }
 

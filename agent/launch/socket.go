@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +14,10 @@ import (
 // maxSocketPath is what sockaddr_un holds beside its final zero (unix(7)).
 const maxSocketPath = 107
 
+// backlog is as much as the kernel's own limit, net.core.somaxconn, has been
+// since Linux 5.4.
+const backlog = 4096
+
 // listen makes the listening unix socket at path, mode 0600, and returns it as
 // a file. A socket there that nobody listens on any more is replaced.
 func listen(path string) (*os.File, error) {
@@ -27,27 +30,31 @@ func listen(path string) (*os.File, error) {
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("make socket: %w", err)
 	}
-	config := net.ListenConfig{Control: restrictMode}
-	listener, err := config.Listen(context.Background(), "unix", path)
+	file, err := bind(path)
 	if err != nil {
-		return nil, fmt.Errorf("make socket: %w", err)
-	}
-	unix := listener.(*net.UnixListener)
-	unix.SetUnlinkOnClose(false)
-	defer unix.Close()
-	file, err := unix.File()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make socket %s: %w", path, err), os.Remove(path))
+		return nil, fmt.Errorf("make socket %s: %w", path, err)
 	}
 	return file, nil
 }
 
-// restrictMode gives the socket its mode before bind(2) makes the file, which
-// takes it over: no moment in which the file is open to others.
-func restrictMode(_, _ string, conn syscall.RawConn) error {
-	var chmodErr error
-	err := conn.Control(func(fd uintptr) { chmodErr = syscall.Fchmod(int(fd), 0o600) })
-	return errors.Join(err, chmodErr)
+// bind makes the file of a socket with the mode that the socket has: no moment
+// in which it is open to others.
+func bind(path string) (*os.File, error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	file := os.NewFile(uintptr(fd), path)
+	if err := syscall.Fchmod(fd, 0o600); err != nil {
+		return nil, errors.Join(os.NewSyscallError("fchmod", err), file.Close())
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
+		return nil, errors.Join(os.NewSyscallError("bind", err), file.Close())
+	}
+	if err := syscall.Listen(fd, backlog); err != nil {
+		return nil, errors.Join(os.NewSyscallError("listen", err), file.Close(), os.Remove(path))
+	}
+	return file, nil
 }
 
 func removeStale(path string) error {

@@ -45,13 +45,13 @@ func (p *placement) outOfMemory() bool {
 
 // Stop implements agent.Placement. No process of the cgroup is left.
 func (p *placement) Stop(ctx context.Context, grace time.Duration) error {
-	if _, err := p.Terminate(ctx, grace); err != nil {
+	if err := p.Worker.Stop(ctx, grace); err != nil {
 		return err
 	}
 	if err := p.group.Kill(ctx); err != nil {
 		return fmt.Errorf("stop worker %s: %w", p.Record().Name, err)
 	}
-	return p.AwaitEnd(ctx)
+	return nil
 }
 
 // Release implements agent.Placement.

@@ -135,12 +135,15 @@ func (p *Placer) prepare(group cgroups.Group, limits cgroups.Limits) error {
 	if err := group.Create(); err != nil {
 		return err
 	}
+	if err := group.KillTogether(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if limits == (cgroups.Limits{}) {
+		return nil // a new cgroup has none
+	}
 	limits, err := group.Supported(limits)
 	if err != nil {
 		p.log.Warn("limits not applied", "cgroup", group, "error", err)
-	}
-	if err := group.KillTogether(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return err
 	}
 	return group.SetLimits(limits)
 }
