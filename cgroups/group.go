@@ -215,12 +215,12 @@ func (g Group) Enable(controller string) error {
 }
 
 // retry calls try until it is done, the limit has passed or ctx has ended,
-// first after a millisecond, each time after one more. It returns what the last
+// first after a millisecond, then ever more rarely. It returns what the last
 // try returned, or ctx's error.
 func retry(ctx context.Context, limit time.Duration, try func() (done bool, err error)) error {
 	const longest = 20 * time.Millisecond
 	end := time.Now().Add(limit)
-	for pause := time.Millisecond; ; pause = min(pause+time.Millisecond, longest) {
+	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
 		done, err := try()
 		if done || time.Now().After(end) {
 			return err
