@@ -191,6 +191,16 @@ func (s *Systemd) End(name string) {
 	s.announce(&job{id, name, "done"})
 }
 
+// Finish has the job of a unit make it active.
+func (s *Systemd) Finish(name string) {
+	s.mu.Lock()
+	u := s.units[name]
+	id := u.Job
+	u.Active, u.Sub, u.Job = "active", "running", 0
+	s.mu.Unlock()
+	s.announce(&job{id, name, "done"})
+}
+
 // Unit returns a copy of a unit, and whether there is one.
 func (s *Systemd) Unit(name string) (Unit, bool) {
 	s.mu.Lock()

@@ -2,7 +2,6 @@ package systemd1
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -22,7 +21,9 @@ const (
 type jobWatch struct {
 	unit    string
 	removed chan removed
-	changed chan struct{} // since the watch began, or the last look
+	seen    chan look
+	changed chan struct{} // the next change, when the watch began
+	waits   bool          // the job has begun
 }
 
 type removed struct {
@@ -33,7 +34,7 @@ type removed struct {
 func (s *Systemd) watchJobs(unit string) *jobWatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &jobWatch{unit: unit, removed: make(chan removed, 8), changed: s.changed}
+	w := &jobWatch{unit: unit, removed: make(chan removed, 8), seen: make(chan look, 1), changed: s.changed}
 	s.jobs[unit] = append(s.jobs[unit], w)
 	return w
 }
@@ -85,6 +86,7 @@ type sight struct {
 // wait returns when job has been removed, has had its effect or the unit is
 // settled.
 func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, sight sight) (outcome, error) {
+	s.await(w)
 	every, soon := minPoll, minGlance
 	poll, glance := time.NewTimer(every), time.NewTimer(soon)
 	defer poll.Stop()
@@ -101,30 +103,54 @@ func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, si
 			}
 			soon = min(2*soon, maxGlance)
 			glance.Reset(soon)
-			continue
 		case r := <-w.removed:
-			if r.job != job {
-				continue
+			if r.job == job {
+				s.bySignal.Add(1)
+				return outcome{result: r.result}, nil
 			}
-			s.bySignal.Add(1)
-			return outcome{result: r.result}, nil
-		case <-w.changed:
-			w.changed = s.change()
+		case l := <-w.seen:
+			switch {
+			case l.err != nil:
+				return outcome{}, l.err
+			case l.unit.settled():
+				s.byPoll.Add(1)
+				return outcome{unit: l.unit}, nil
+			case sight.look != nil:
+				sight.look()
+			}
 		case <-poll.C:
+			s.looks.want()
 			every = min(2*every, maxPoll)
 			poll.Reset(every)
 		case <-ctx.Done():
 			return outcome{}, expired(ctx, nil)
 		}
-		u, err := s.state(ctx, w.unit)
-		switch {
-		case errors.Is(err, ErrNoUnit), err == nil && u.settled():
-			s.byPoll.Add(1)
-			return outcome{unit: u}, nil
-		case err != nil:
-			return outcome{}, err
-		case sight.look != nil:
-			sight.look()
+	}
+}
+
+// await has looks tell w from now on, too, and one begin at once if signals may
+// have been missed since the watch began.
+func (s *Systemd) await(w *jobWatch) {
+	s.mu.Lock()
+	w.waits = true
+	missed := w.changed != s.changed
+	s.mu.Unlock()
+	if missed {
+		s.looks.want()
+	}
+}
+
+// waiting returns who waits for the end of a job.
+func (s *Systemd) waiting() []*jobWatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*jobWatch
+	for _, watches := range s.jobs {
+		for _, w := range watches {
+			if w.waits {
+				all = append(all, w)
+			}
 		}
 	}
+	return all
 }

@@ -138,9 +138,9 @@ type auxiliary struct {
 // confirm checks that the end of the job was the start of the scope: systemd
 // calls a scope active, too, whose process died before it was attached.
 func (st *start) confirm(out outcome) error {
-	in, err := st.s.allIn(st.pids, st.unit)
+	in, err := st.holds()
 	if err != nil {
-		return &dbusx.Error{Kind: dbusx.ErrReply, Err: err}
+		return err
 	}
 	active := out.result == "done" || out.unit.ActiveState == "active"
 	switch {
@@ -162,54 +162,58 @@ const (
 	retry                // the name is free, or may be soon
 )
 
-// judge decides what an attempt that failed with err means.
+// judge decides what an attempt that failed with err means. A request whose
+// outcome is not known is made again without asking: if it was carried out after
+// all, the next one is told that the unit exists. A systemd that re-executes
+// itself again and again may not be there for long enough to answer both.
 func (st *start) judge(ctx context.Context, err error) (verdict, error) {
 	switch {
 	case ctx.Err() != nil:
 		return final, expired(ctx, err)
-	case errors.Is(err, ErrExists), dbusx.Unknown(err):
+	case errors.Is(err, ErrExists):
 		return st.taken(ctx, err)
 	case again(err):
+		if in, inErr := st.holds(); st.unknown && (in || inErr != nil) {
+			return final, inErr
+		}
 		return retry, err
 	}
 	return final, err
 }
 
-// taken decides when a unit of our name exists or may exist: because a request
-// of ours was carried out after all, or because it is somebody else's.
-func (st *start) taken(ctx context.Context, cause error) (verdict, error) {
-	u, err := st.settled(ctx)
-	switch {
-	case errors.Is(err, ErrNoUnit):
-		return retry, cause
-	case err != nil:
-		return final, err
-	case u.dead():
-		return st.reset(ctx, cause)
-	}
+// holds reports whether the scope holds our processes.
+func (st *start) holds() (bool, error) {
 	in, err := st.s.allIn(st.pids, st.unit)
 	if err != nil {
-		return final, &dbusx.Error{Kind: dbusx.ErrReply, Err: err}
+		return false, &dbusx.Error{Kind: dbusx.ErrReply, Err: err}
 	}
-	if in {
-		return final, nil
-	}
-	return st.clear(ctx, cause)
+	return in, nil
 }
 
-// settled returns the state of the unit. If the unit may be ours, that is when
-// it has no job any more.
-func (st *start) settled(ctx context.Context) (Unit, error) {
-	for pause := st.s.pauses(); ; {
+// taken decides when a unit of our name exists: because a request of ours was
+// carried out after all, or because it is somebody else's. One that may be ours
+// is given the time to settle.
+func (st *start) taken(ctx context.Context, cause error) (verdict, error) {
+	w := st.s.watchJobs(st.unit)
+	defer st.s.unwatch(w)
+	for {
+		if in, err := st.holds(); in || err != nil {
+			return final, err
+		}
 		u, err := st.s.state(ctx, st.unit)
-		if err != nil || u.settled() {
-			return u, err
-		}
-		if in, err := st.s.allIn(st.pids, st.unit); err != nil || !in && !st.unknown {
-			return u, err
-		}
-		if !pause.wait(ctx) {
-			return u, expired(ctx, nil)
+		switch {
+		case errors.Is(err, ErrNoUnit):
+			return retry, cause
+		case err != nil:
+			return final, err
+		case st.unknown && !u.settled():
+			if _, err := st.s.wait(ctx, w, u.jobPath, sight{}); err != nil {
+				return final, err
+			}
+		case u.dead():
+			return st.reset(ctx, cause)
+		default:
+			return st.clear(ctx, cause)
 		}
 	}
 }

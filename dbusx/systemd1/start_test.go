@@ -155,6 +155,89 @@ func TestD18_NewOwnerOfSystemd(t *testing.T) {
 	})
 }
 
+// A systemd that re-executes itself again and again answers few calls each time
+// and runs jobs when it has none left to answer. So what was lost is asked for
+// again at once, without a question first.
+func TestLostStartIsSentAgainAtOnce(t *testing.T) {
+	fake := &dbustest.Systemd{Fault: func(method string, n int) dbustest.Fault {
+		if method == "StartTransientUnit" && n == 1 {
+			time.Sleep(time.Second)
+			return dbustest.Disconnected
+		}
+		return dbustest.None
+	}}
+	onHost(t, fake, func(t *testing.T, h *host) {
+		began := time.Now()
+		time.AfterFunc(time.Second/2, func() { h.bus.SetOwner("org.freedesktop.systemd1", ":1.0") })
+		if err := h.start(within(t, 10*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second+time.Millisecond {
+			t.Errorf("start took %v", took)
+		}
+		if n := h.fake.Calls("ListUnitsByPatterns"); n > 0 {
+			t.Errorf("%d questions", n)
+		}
+	})
+}
+
+// A request that was carried out after all, with a job that takes its time.
+func TestLostStartThatWasMade(t *testing.T) {
+	for _, signals := range []dbustest.Signals{dbustest.After, dbustest.Never} {
+		fake := &dbustest.Systemd{Signals: signals, Fault: func(method string, n int) dbustest.Fault {
+			if method == "StartTransientUnit" && n == 1 {
+				return dbustest.LostRequest
+			}
+			return dbustest.None
+		}}
+		onHost(t, fake, func(t *testing.T, h *host) {
+			h.fake.Put(unit, dbustest.Unit{Active: "inactive", Sub: "dead", PIDs: []uint32{pid}, Job: 7})
+			time.AfterFunc(5*time.Second, func() {
+				h.fake.Attach(unit)
+				h.fake.Finish(unit)
+			})
+			began := time.Now()
+			if err := h.start(within(t, 10*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 6*time.Second {
+				t.Errorf("start took %v", took)
+			}
+			if n := h.fake.Calls("StopUnit"); n > 0 {
+				t.Errorf("%d stops", n)
+			}
+		})
+	}
+}
+
+// All who wait for jobs are told by one question.
+func TestOneLookForAll(t *testing.T) {
+	onHost(t, &dbustest.Systemd{}, func(t *testing.T, h *host) {
+		var wg sync.WaitGroup
+		var names []string
+		for i := range 8 {
+			name := fmt.Sprintf("sfu-%d.scope", i)
+			names = append(names, name)
+			h.fake.Put(name, dbustest.Unit{Active: "active", Sub: "running", Stays: true})
+			wg.Go(func() {
+				if _, err := h.Stop(within(t, 10*time.Second), name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		h.bus.SetOwner("org.freedesktop.systemd1", ":1.0")
+		synctest.Wait()
+		if n := h.fake.Calls("ListUnitsByPatterns"); n != 1 {
+			t.Errorf("%d questions", n)
+		}
+		for _, name := range names {
+			h.fake.End(name)
+		}
+		wg.Wait()
+	})
+}
+
 func TestStartScopeProcessGone(t *testing.T) {
 	onHost(t, &dbustest.Systemd{NoAttach: true}, func(t *testing.T, h *host) {
 		want(t, h.start(within(t, 10*time.Second)), systemd1.ErrProcessGone)

@@ -40,6 +40,7 @@ type Systemd struct {
 	proc   string
 	log    *slog.Logger
 	undo   *undo
+	looks  *looks
 
 	mu      sync.Mutex
 	changed chan struct{}          // closed at the next change of connection or of systemd
@@ -74,7 +75,7 @@ func New(c *dbusx.Client, o Options) *Systemd {
 		jobs:    make(map[string][]*jobWatch),
 		dropped: make(map[string]bool),
 	}
-	s.undo = newUndo(s)
+	s.undo, s.looks = newUndo(s), newLooks(s)
 	c.Watch(dbusx.Watch{
 		Name:      service,
 		Interface: managerIface,
@@ -87,7 +88,10 @@ func New(c *dbusx.Client, o Options) *Systemd {
 
 // Close ends the clean-up after failed starts and waits until it is quiet. Its
 // error names the units that may be left. It is to be the last call.
-func (s *Systemd) Close() error { return s.undo.close() }
+func (s *Systemd) Close() error {
+	s.looks.close()
+	return s.undo.close()
+}
 
 // Stats returns the counters.
 func (s *Systemd) Stats() Stats {
@@ -200,18 +204,23 @@ func expired(ctx context.Context, last error) error {
 }
 
 // pauses are the times between attempts: each twice the one before, but cut
-// short when the connection or systemd's place on the bus changes.
+// short when the connection or systemd's place on the bus changes. Attempts begin
+// at least minPause apart: what was lost with a systemd that re-executed itself
+// is sent again at once, since the new one may not stay for long either.
 type pauses struct {
 	s       *Systemd
 	changed chan struct{} // since the last attempt began
+	begun   time.Time     // the last attempt
 	next    time.Duration
 }
 
-func (s *Systemd) pauses() *pauses { return &pauses{s: s, changed: s.change(), next: minPause} }
+func (s *Systemd) pauses() *pauses {
+	return &pauses{s: s, changed: s.change(), begun: time.Now(), next: minPause}
+}
 
 // wait makes a pause; it returns false if ctx ends first.
 func (p *pauses) wait(ctx context.Context) bool {
-	least, most := time.NewTimer(minPause), time.NewTimer(p.next)
+	least, most := time.NewTimer(minPause-time.Since(p.begun)), time.NewTimer(p.next)
 	defer least.Stop()
 	defer most.Stop()
 	p.next = min(2*p.next, maxPause)
@@ -226,7 +235,7 @@ func (p *pauses) wait(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	p.changed = p.s.change()
+	p.changed, p.begun = p.s.change(), time.Now()
 	return true
 }
 
@@ -243,4 +252,5 @@ func (s *Systemd) wake() {
 	defer s.mu.Unlock()
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.looks.want()
 }

@@ -21,6 +21,8 @@ type Unit struct {
 	SubState    string // of a scope: "running", "abandoned", "stop-sigterm", "stop-sigkill", "dead", "failed"
 	Job         uint32 // pending job, 0 if none
 
+	jobPath dbus.ObjectPath // filled in by list only
+
 	// The rest is filled in by Systemd.Unit only.
 	Result       string // how it ended: "success", "oom-kill", "timeout", "resources"
 	ControlGroup string // below the cgroup2 mount
@@ -127,6 +129,7 @@ func (s *Systemd) list(ctx context.Context, patterns ...string) ([]Unit, error) 
 			ActiveState: l.ActiveState,
 			SubState:    l.SubState,
 			Job:         l.Job,
+			jobPath:     l.JobPath,
 		})
 	}
 	return units, nil
