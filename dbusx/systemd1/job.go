@@ -12,7 +12,7 @@ const (
 	minPoll = 500 * time.Millisecond // from a job's start to the first look at its unit, doubled
 	maxPoll = time.Second
 
-	minGlance = 500 * time.Microsecond // from a job's start to the first glance, doubled
+	minGlance = 500 * time.Microsecond // between two glances
 	maxGlance = 50 * time.Millisecond
 )
 
@@ -77,17 +77,18 @@ type outcome struct {
 	unit   Unit   // where result is ""; its Name is "" if there is no unit any more
 }
 
-// sight is what wait does beside waiting; either may be nil.
+// sight is what wait does beside waiting; either function may be nil.
 type sight struct {
-	glance func() bool // often: has the job had its effect?
-	look   func()      // now and then
+	glance func() bool   // often: has the job had its effect?
+	every  time.Duration // the first time, doubled; within minGlance and maxGlance
+	look   func()        // now and then
 }
 
 // wait returns when job has been removed, has had its effect or the unit is
 // settled.
 func (s *Systemd) wait(ctx context.Context, w *jobWatch, job dbus.ObjectPath, sight sight) (outcome, error) {
 	s.await(w)
-	every, soon := minPoll, minGlance
+	every, soon := minPoll, min(max(minGlance, sight.every), maxGlance)
 	poll, glance := time.NewTimer(every), time.NewTimer(soon)
 	defer poll.Stop()
 	defer glance.Stop()

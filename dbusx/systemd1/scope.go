@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/sfu-agent/sfu-agent/dbusx"
@@ -112,6 +113,7 @@ func (st *start) attempt(ctx context.Context, p Properties) error {
 	defer st.s.unwatch(w)
 	var job dbus.ObjectPath
 	var aux []auxiliary
+	asked := time.Now()
 	err := st.s.call(ctx, "StartTransientUnit", []any{&job}, st.unit, "fail", p.list, aux)
 	if err != nil {
 		st.unknown = st.unknown || dbusx.Unknown(err)
@@ -122,7 +124,10 @@ func (st *start) attempt(ctx context.Context, p Properties) error {
 	// is seen before the bus tells of it.
 	at := st.s.places(st.pids)
 	defer at.close()
-	out, err := st.s.wait(ctx, w, job, sight{glance: func() bool { return at.allIn(st.unit) }})
+	out, err := st.s.wait(ctx, w, job, sight{
+		glance: func() bool { return at.allIn(st.unit) },
+		every:  time.Since(asked) / 4, // a systemd that is slow to answer is slow to act
+	})
 	if err != nil || out.seen {
 		return err
 	}
