@@ -1,6 +1,9 @@
 package udpio
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // A destination is what is known of an address that was written to.
 type destination struct {
@@ -20,6 +23,10 @@ type batch struct {
 	packets []packet
 	chunks  [][]byte // the last one is being filled
 	room    []byte   // of the last chunk
+
+	since  time.Time // when the first datagram came, where holds are on
+	waited patience  // why it was left to grow
+	ample  bool      // it is so large that it is left to grow no longer
 }
 
 type group struct {

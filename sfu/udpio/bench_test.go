@@ -26,8 +26,8 @@ func hole(tb testing.TB) netip.AddrPort {
 	return s.local
 }
 
-// processTime is the CPU time of this process, user and system.
-func processTime(tb testing.TB) time.Duration {
+// cpuTime is the CPU time of this process, user and system.
+func cpuTime(tb testing.TB) time.Duration {
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		tb.Fatal(err)
@@ -56,7 +56,7 @@ func BenchmarkRungs(b *testing.B) {
 			costs := make(map[string][]float64)
 			for b.Loop() {
 				for name, c := range conns {
-					before, sent := processTime(b), c.counters.packetsOut.Load()
+					before, sent := cpuTime(b), c.counters.packetsOut.Load()
 					for n := 0; n < packets; n += destinations * frame {
 						for _, addr := range to {
 							for range frame {
@@ -67,7 +67,7 @@ func BenchmarkRungs(b *testing.B) {
 							time.Sleep(20 * time.Microsecond)
 						}
 					}
-					costs[name] = append(costs[name], float64(processTime(b)-before)/packets)
+					costs[name] = append(costs[name], float64(cpuTime(b)-before)/packets)
 				}
 			}
 			b.ReportMetric(0, "ns/op")
@@ -94,7 +94,7 @@ func benchConn(b *testing.B, rung string) *Conn {
 // BenchmarkQueue is what the caller of WriteToAddrPort pays, for packets to 100
 // destinations.
 func BenchmarkQueue(b *testing.B) {
-	q, payload := newQueue(DefaultQueueBytes, DefaultDestinationBytes, unix.AF_INET), make([]byte, 1200)
+	q, payload := newQueue(DefaultQueueBytes, DefaultDestinationBytes, 0, unix.AF_INET), make([]byte, 1200)
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
 		if drop, err := q.write(payload, destinationAt(n%100)); drop != dropNone || err != nil {
@@ -115,7 +115,7 @@ func BenchmarkReceive(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/burst=%d", rung, burst), func(b *testing.B) {
 				from, to := benchConn(b, "mmsg"), benchConn(b, rung)
 				payload, buf := make([]byte, 200), make([]byte, 1500)
-				before := processTime(b)
+				before := cpuTime(b)
 				b.ReportAllocs()
 				for b.Loop() {
 					for range burst {
@@ -127,7 +127,7 @@ func BenchmarkReceive(b *testing.B) {
 						}
 					}
 				}
-				b.ReportMetric(float64(processTime(b)-before)/float64(b.N*burst), "cpu-ns/packet")
+				b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N*burst), "cpu-ns/packet")
 			})
 		}
 	}

@@ -37,6 +37,11 @@ type Config struct {
 	QueueBytes       int
 	DestinationBytes int
 
+	// MaxHold bounds how long a datagram may wait for others to leave with it,
+	// while someone holds (Conn.Hold) or while the writer is close to saturated.
+	// 0 is DefaultMaxHold; where it is negative nothing waits.
+	MaxHold time.Duration
+
 	// SocketBytes is asked of the kernel for its send and receive buffer each.
 	SocketBytes int
 
@@ -53,6 +58,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DestinationBytes == 0 {
 		c.DestinationBytes = DefaultDestinationBytes
+	}
+	if c.MaxHold == 0 {
+		c.MaxHold = DefaultMaxHold
 	}
 	if c.SocketBytes == 0 {
 		c.SocketBytes = DefaultSocketBytes
@@ -126,7 +134,7 @@ func (c *Conn) start(config Config, ladder []rung, why string) error {
 		return errors.Join(err, receiver.close())
 	}
 	c.receiver = receiver
-	c.queue = newQueue(config.QueueBytes, config.DestinationBytes, c.socket.family)
+	c.queue = newQueue(config.QueueBytes, config.DestinationBytes, config.MaxHold, c.socket.family)
 	c.writer = startWriter(c.queue, &c.counters, sends)
 	logStart(config.Log, c.socket.local, ladder[0].name, why, receives, buffers)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,7 @@ type queue struct {
 	maxChunks      int           // of filling and the batch being sent together
 	maxPackets     int           // of a batch
 	maxDestination int
+	hold           hold
 
 	mu           sync.Mutex
 	closed       bool
@@ -36,8 +38,8 @@ type queue struct {
 	chunks       int // in use
 }
 
-func newQueue(maxBytes, maxDestination, family int) *queue {
-	return &queue{
+func newQueue(maxBytes, maxDestination int, maxHold time.Duration, family int) *queue {
+	q := &queue{
 		family:         family,
 		wake:           make(chan struct{}, 1),
 		maxChunks:      max(maxBytes/chunkBytes, 2),
@@ -48,6 +50,12 @@ func newQueue(maxBytes, maxDestination, family int) *queue {
 		spare:          &batch{},
 		destinations:   make(map[netip.AddrPort]*destination),
 	}
+	if maxHold > 0 {
+		q.hold.most = maxHold
+		q.hold.timer = time.AfterFunc(maxHold, q.overdue)
+		q.hold.timer.Stop()
+	}
+	return q
 }
 
 // write appends a copy of b, or says why it was dropped.
@@ -73,13 +81,49 @@ func (q *queue) write(b []byte, to netip.AddrPort) (dropReason, error) {
 		q.mu.Unlock()
 		return dropNone, net.ErrClosed
 	}
-	first := len(q.filling.packets) == 0
+	wake, wait := false, time.Duration(0)
 	drop := q.append(d, b)
+	if drop == dropNone {
+		wake, wait = q.grown(d)
+	}
 	q.mu.Unlock()
-	if first {
-		q.signal()
+	if wake {
+		q.wakeAfter(wait)
 	}
 	return drop, nil
+}
+
+// grown looks at the filling batch after a datagram was added, and returns
+// whether the writer must hear of it, and when.
+func (q *queue) grown(d *destination) (wake bool, wait time.Duration) {
+	f := q.filling
+	if len(f.packets) == 1 {
+		wake = true
+		q.hold.waiting.Store(true)
+		if q.hold.most > 0 {
+			f.since = time.Now()
+			wait, f.waited = q.hold.patience()
+		}
+	}
+	if !f.ample && (f.groups[d.place].bytes > q.maxDestination/2 || len(f.packets) > q.maxPackets/2 || q.chunks > q.maxChunks/2) {
+		f.ample, wake, wait = true, true, 0
+	}
+	return wake, wait
+}
+
+func (q *queue) wakeAfter(wait time.Duration) {
+	if wait > 0 {
+		q.hold.timer.Reset(wait)
+	} else {
+		q.signal()
+	}
+}
+
+// overdue is called when the timer of a hold ends.
+func (q *queue) overdue() {
+	if q.hold.waiting.Load() {
+		q.signal()
+	}
 }
 
 func (q *queue) append(d *destination, b []byte) dropReason {
@@ -140,17 +184,38 @@ func (q *queue) signal() {
 	}
 }
 
-// take returns the batch that has filled, nil if there is nothing, and whether
-// the queue is closed. The writer gives the batch back with release.
-func (q *queue) take() (b *batch, closed bool) {
+// take returns the batch that has filled, nil if there is none to be sent yet,
+// and whether the queue is closed and empty. The writer gives the batch back with
+// release.
+func (q *queue) take() (b *batch, done bool) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	if len(q.filling.packets) == 0 {
+		defer q.mu.Unlock()
 		return nil, q.closed
 	}
+	if wait := q.unripe(); wait > 0 {
+		q.mu.Unlock()
+		q.wakeAfter(wait)
+		return nil, false
+	}
+	defer q.mu.Unlock()
 	b, q.filling, q.spare = q.filling, q.spare, nil
 	q.turn++
-	return b, q.closed
+	q.hold.waiting.Store(false)
+	return b, false
+}
+
+// unripe is for how long the filling batch is still left to grow.
+func (q *queue) unripe() time.Duration {
+	wait, why := q.hold.patience()
+	if wait == 0 || q.closed || q.filling.ample {
+		return 0
+	}
+	wait -= time.Since(q.filling.since)
+	if wait > 0 {
+		q.filling.waited = why
+	}
+	return wait
 }
 
 func (q *queue) release(b *batch) {
@@ -170,5 +235,8 @@ func (q *queue) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.mu.Unlock()
+	if q.hold.timer != nil {
+		q.hold.timer.Stop()
+	}
 	q.signal()
 }

@@ -31,7 +31,7 @@ func fill(t *testing.T, q *queue, length, destination int) (n int, drop dropReas
 }
 
 func TestQueueBoundsOneDestination(t *testing.T) {
-	q := newQueue(1<<20, 10_000, unix.AF_INET)
+	q := newQueue(1<<20, 10_000, 0, unix.AF_INET)
 	if n, drop := fill(t, q, 1000, 1); n != 10 || drop != dropDestination {
 		t.Errorf("%d datagrams, then %v", n, drop)
 	}
@@ -47,7 +47,7 @@ func TestQueueBoundsOneDestination(t *testing.T) {
 
 func TestQueueBoundsMemory(t *testing.T) {
 	const chunks = 4
-	q := newQueue(chunks*chunkBytes, 1<<30, unix.AF_INET)
+	q := newQueue(chunks*chunkBytes, 1<<30, 0, unix.AF_INET)
 	for round := range 3 {
 		n, drop := fill(t, q, chunkBytes/4, 1)
 		if n != 4*chunks-min(round, 1) || drop != dropQueue {
@@ -65,7 +65,7 @@ func TestQueueBoundsMemory(t *testing.T) {
 }
 
 func TestQueueBoundsDatagrams(t *testing.T) {
-	q := newQueue(100*meanDatagram, 1<<30, unix.AF_INET)
+	q := newQueue(100*meanDatagram, 1<<30, 0, unix.AF_INET)
 	for _, length := range []int{0, 1} {
 		if n, drop := fill(t, q, length, 1); n != 100 || drop != dropQueue {
 			t.Errorf("%d datagrams of %d bytes, then %v", n, length, drop)
@@ -76,7 +76,7 @@ func TestQueueBoundsDatagrams(t *testing.T) {
 }
 
 func TestQueueForgetsDestinations(t *testing.T) {
-	q := newQueue(64<<20, 1<<20, unix.AF_INET)
+	q := newQueue(64<<20, 1<<20, 0, unix.AF_INET)
 	for n := range maxDestinations {
 		put(t, q, 10, n)
 	}
@@ -93,7 +93,7 @@ func TestQueueForgetsDestinations(t *testing.T) {
 }
 
 func TestQueueGroups(t *testing.T) {
-	q := newQueue(1<<20, 1<<20, unix.AF_INET)
+	q := newQueue(1<<20, 1<<20, 0, unix.AF_INET)
 	for n := range 30 {
 		q.write([]byte{byte(n)}, destinationAt(n%3))
 	}

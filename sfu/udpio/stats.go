@@ -1,6 +1,9 @@
 package udpio
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats is what a Conn has done since Listen, and how.
 type Stats struct {
@@ -10,6 +13,12 @@ type Stats struct {
 	BatchesOut           uint64 // system calls that sent something
 	Trains               uint64 // sends of several datagrams as one
 	TrainPackets         uint64 // datagrams of these
+
+	// Holds counts batches that were left to grow because of Conn.Hold, Delays
+	// those because the writer was busy; HeldTime is how long, from their first
+	// datagram on, in all.
+	Holds, Delays uint64
+	HeldTime      time.Duration
 
 	// Drops counts datagrams lost here, by reason: "queue" and "destination"
 	// (no room in all or for the one), "refused" (by the kernel), "closed" (not
@@ -42,6 +51,8 @@ type counters struct {
 	packetsIn, bytesIn, batchesIn    atomic.Uint64
 	packetsOut, bytesOut, batchesOut atomic.Uint64
 	trains, trainPackets             atomic.Uint64
+	holds, delays                    atomic.Uint64
+	heldTime                         atomic.Int64 // nanoseconds
 	demotions                        atomic.Uint64
 	drops                            [dropReasons]atomic.Uint64
 }
@@ -71,6 +82,19 @@ func (c *counters) sent(messages []message) {
 	c.trainPackets.Add(trainPackets)
 }
 
+// waited counts a batch that was sent this long after its first datagram came.
+func (c *counters) waited(why patience, time time.Duration) {
+	switch why {
+	case atOnce:
+		return
+	case held:
+		c.holds.Add(1)
+	case delayed:
+		c.delays.Add(1)
+	}
+	c.heldTime.Add(int64(time))
+}
+
 func (c *counters) dropped(reason dropReason, n int) { c.drops[reason].Add(uint64(n)) }
 
 // Stats returns a snapshot.
@@ -81,6 +105,7 @@ func (c *Conn) Stats() Stats {
 		PacketsIn: n.packetsIn.Load(), BytesIn: n.bytesIn.Load(), BatchesIn: n.batchesIn.Load(),
 		PacketsOut: n.packetsOut.Load(), BytesOut: n.bytesOut.Load(), BatchesOut: n.batchesOut.Load(),
 		Trains: n.trains.Load(), TrainPackets: n.trainPackets.Load(),
+		Holds: n.holds.Load(), Delays: n.delays.Load(), HeldTime: time.Duration(n.heldTime.Load()),
 		Demotions: n.demotions.Load(), Rung: stands.rung, Why: stands.why,
 		Drops: map[string]uint64{"receive-buffer": c.socket.receiveDrops()},
 	}

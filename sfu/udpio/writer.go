@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"time"
 )
 
 // A writer is the goroutine that takes what waits in the queue and sends it.
@@ -17,6 +18,7 @@ type writer struct {
 	messages []message
 	parts    [][]byte
 	single   [1]message
+	load     load
 }
 
 // startWriter starts a writer. It ends when the queue is closed and empty.
@@ -36,17 +38,31 @@ func (w *writer) wait() { <-w.done }
 func (w *writer) run() {
 	defer close(w.done)
 	for {
-		b, closed := w.queue.take()
+		b, done := w.queue.take()
 		switch {
 		case b != nil:
-			w.sendBatch(b)
+			w.spend(b)
 			w.queue.release(b)
-		case closed:
+		case done:
 			return
 		default:
 			<-w.queue.wake
 		}
 	}
+}
+
+// spend sends a batch and accounts for the time.
+func (w *writer) spend(b *batch) {
+	most := w.queue.hold.most
+	if most == 0 {
+		w.sendBatch(b)
+		return
+	}
+	begin := time.Now()
+	w.counters.waited(b.waited, begin.Sub(b.since))
+	w.sendBatch(b)
+	w.load.spent(begin, time.Now())
+	w.queue.hold.delay.Store(int64(w.load.delay(most)))
 }
 
 // sendBatch sends a batch, a message for each destination in turn so that one

@@ -18,7 +18,7 @@ import (
 func TestWriterTakesTurns(t *testing.T) {
 	l, scripts := scripted(t, allowed, always(nil))
 	w := &writer{counters: l.counters, ladder: l}
-	q := newQueue(1<<20, 1<<20, unix.AF_INET)
+	q := newQueue(1<<20, 1<<20, 0, unix.AF_INET)
 	for n := range 3*maxTrain + 1 {
 		q.write([]byte{'A' + byte(n/maxTrain)}, destinationAt(1))
 	}
