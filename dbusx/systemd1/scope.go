@@ -202,11 +202,11 @@ func (st *start) taken(ctx context.Context, cause error) (verdict, error) {
 	w := st.s.watchJobs(st.unit)
 	defer st.s.unwatch(w)
 	for {
-		if in, err := st.holds(); in || err != nil {
-			return final, err
-		}
 		u, err := st.s.state(ctx, st.unit)
+		in, inErr := st.holds() // not before: its start may end meanwhile
 		switch {
+		case in, inErr != nil:
+			return final, inErr
 		case errors.Is(err, ErrNoUnit):
 			return retry, cause
 		case err != nil:

@@ -210,6 +210,27 @@ func TestLostStartThatWasMade(t *testing.T) {
 	}
 }
 
+// It is ours, too, when its start ends while we ask what has our name.
+func TestLostStartThatEndsMeanwhile(t *testing.T) {
+	fake := &dbustest.Systemd{}
+	fake.Fault = func(method string, n int) dbustest.Fault {
+		switch {
+		case method == "StartTransientUnit" && n == 1:
+			return dbustest.LostRequest
+		case method == "ListUnitsByPatterns" && n == 1:
+			fake.Attach(unit)
+			fake.Finish(unit)
+		}
+		return dbustest.None
+	}
+	onHost(t, fake, func(t *testing.T, h *host) {
+		h.fake.Put(unit, dbustest.Unit{Active: "inactive", Sub: "dead", PIDs: []uint32{pid}, Job: 7})
+		if err := h.start(within(t, 10*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // All who wait for jobs are told by one question.
 func TestOneLookForAll(t *testing.T) {
 	onHost(t, &dbustest.Systemd{}, func(t *testing.T, h *host) {
