@@ -14,7 +14,8 @@ type destination struct {
 	turn  uint64
 	place int32
 
-	trains trainLimits // the writer's
+	trains   trainLimits // the writer's
+	inFlight bool        // uringEngine's: has a message in the ring
 }
 
 // A batch is datagrams grouped by destination, each group in order.

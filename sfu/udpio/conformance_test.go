@@ -52,6 +52,8 @@ func everyRung(t *testing.T, test func(t *testing.T, rung string)) {
 				part := "sendmmsg"
 				if r.trains && prober.HaveSegment() != nil {
 					part = "gso"
+				} else if r.name == "uring" {
+					part = "io_uring"
 				}
 				testenv.Skip(t, part, err)
 			}
@@ -363,7 +365,7 @@ func TestListenRefuses(t *testing.T) {
 		want   string
 	}{
 		{"no address", t.Context(), Config{}, "no address"},
-		{"unknown rung", t.Context(), Config{Addr: loopbackAny, Rung: "fastest"}, "want auto or one of gso, sendmsg-gso, mmsg, writebatch, plain"},
+		{"unknown rung", t.Context(), Config{Addr: loopbackAny, Rung: "fastest"}, "want auto or one of gso, sendmsg-gso, mmsg, writebatch, plain, uring"},
 		{"foreign address", t.Context(), Config{Addr: netip.MustParseAddrPort("192.0.2.1:0")}, "bind: cannot assign requested address"},
 		{"unknown zone", t.Context(), Config{Addr: netip.MustParseAddrPort("[fe80::1%no-such-zone]:0")}, "find zone no-such-zone"},
 		{"cancelled", cancelled, Config{Addr: loopbackAny}, context.Canceled.Error()},

@@ -28,7 +28,7 @@ type Config struct {
 	Addr netip.AddrPort
 
 	// Rung is how to send: one of Rungs, or "auto" (and "") for the best that
-	// works here.
+	// works here. Where "uring" does not, it is as "auto".
 	Rung string
 
 	// QueueBytes bounds the memory of all datagrams that wait or are being
@@ -206,7 +206,7 @@ func (c *Conn) Close() error {
 		c.queue.close()
 		expired := c.socket.expire()
 		c.writer.wait()
-		c.closeErr = errors.Join(expired, c.receiver.close(), c.socket.close())
+		c.closeErr = errors.Join(expired, c.writer.ladder.close(), c.receiver.close(), c.socket.close())
 	})
 	return c.closeErr
 }

@@ -13,6 +13,9 @@ import (
 // retryAfter is how long a rung or a train that was refused is not tried again.
 const retryAfter = time.Minute
 
+// errLost is that of an engine that can send nothing any more.
+var errLost = errors.New("rung is lost")
+
 // errTrain is why a rung without trains does not send one.
 var errTrain = errors.New("rung has no trains")
 
@@ -85,22 +88,24 @@ func singles(messages []message) []message {
 	return messages
 }
 
-// refused reports whether an error from a system call may be that of a filter
-// installed since, or of a kernel that has no such call.
+// refused reports whether an error may be that of a lost engine, of a filter
+// installed since, or of a kernel that has no such system call.
 func refused(err error) bool {
-	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)
+	return errors.Is(err, errLost) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)
 }
 
 // descend goes down to the first rung that can send the message, and reports
-// whether one did. It looks only once in a while, and only where the rung's
-// system call itself is refused: EPERM may as well come from a packet filter.
+// whether one did. Unless the engine is lost it looks only once in a while, and
+// only where the rung's system call itself is refused: EPERM may as well come
+// from a packet filter.
 func (l *ladder) descend(one []message, cause error) bool {
-	if time.Now().Before(l.again) {
+	lost := errors.Is(cause, errLost)
+	if !lost && time.Now().Before(l.again) {
 		return false
 	}
 	l.again = time.Now().Add(retryAfter)
 	was, before := l.at, l.state.Load().why
-	if !errors.Is(l.rungs[was].call(), errors.ErrUnsupported) {
+	if !lost && !errors.Is(l.rungs[was].call(), errors.ErrUnsupported) {
 		return false
 	}
 	why := fmt.Sprintf("%s: %v while sending", l.rungs[was].name, cause)
@@ -110,6 +115,9 @@ func (l *ladder) descend(one []message, cause error) bool {
 		}
 		if n, _ := l.engines[at].send(one); n > 0 {
 			l.counters.demotions.Add(1)
+			if lost {
+				l.engines[was] = nil
+			}
 			if !l.toldRung {
 				l.toldRung = true
 				l.log.Warn("UDP send path demoted; told once", "from", l.rungs[was].name, "to", l.rungs[at].name, "cause", cause)
@@ -117,15 +125,29 @@ func (l *ladder) descend(one []message, cause error) bool {
 			return true
 		}
 	}
-	l.stand(was, before) // it was opened before, so it does not fail
+	l.stand(was, before) // it is open, so it does not fail
 	return false
 }
 
 // retry returns to the chosen rung when its time has come.
 func (l *ladder) retry() {
-	if l.at > 0 && !time.Now().Before(l.again) {
-		l.stand(0, l.why) // it was opened before, so it does not fail
+	if l.at == 0 || time.Now().Before(l.again) {
+		return
 	}
+	if err := l.stand(0, l.why); err != nil {
+		l.again = time.Now().Add(retryAfter)
+	}
+}
+
+// close closes the engines that have something besides the socket.
+func (l *ladder) close() error {
+	var errs []error
+	for _, e := range l.engines {
+		if e, ok := e.(interface{ close() error }); ok {
+			errs = append(errs, e.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // trainRefused notes that a train did not leave but its first datagram did:

@@ -31,10 +31,13 @@ type Capability struct {
 // noLoopback is the remedy where nothing could be tried.
 const noLoopback = "bring the loopback interface up (ip link set lo up)"
 
+// Probe is that of a Prober without a Child.
+func Probe(ctx context.Context) []Capability { return new(Prober).Probe(ctx) }
+
 // Probe tries all that sending and receiving can make use of here, in less than
-// a second. It stops early, with what it has, when ctx ends.
-func Probe(ctx context.Context) []Capability {
-	var p Prober
+// a second but for a Child that hangs. It stops early, with what it has, when
+// ctx ends.
+func (p *Prober) Probe(ctx context.Context) []Capability {
 	var found []Capability
 	for _, probe := range []func() []Capability{
 		one("sendmmsg", "sendmmsg(2) on no socket", p.HaveSendmmsg,
@@ -45,6 +48,7 @@ func Probe(ctx context.Context) []Capability {
 			"allow recvmmsg in the seccomp profile; until then each datagram takes a system call"),
 		one("UDP_GRO", "three datagrams sent as one over loopback, received as one", p.HaveGRO,
 			"needs Linux 5.0; until then merged datagrams arrive one by one"),
+		one("io_uring", "a datagram and three as one sent through a ring over loopback, received and compared", p.HaveUring, ""),
 		probeBuffers,
 	} {
 		if ctx.Err() != nil {
@@ -62,6 +66,9 @@ func one(name, tried string, have func() error, remedy string) func() []Capabili
 			c.Verdict, c.Cause, c.Remedy = Unknown, err.Error(), noLoopback
 			if errors.Is(err, errors.ErrUnsupported) {
 				c.Verdict, c.Remedy = No, remedy
+			}
+			if uring, ok := errors.AsType[*UringError](err); ok {
+				c.Remedy = uring.Remedy
 			}
 		}
 		return []Capability{c}

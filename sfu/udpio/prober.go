@@ -11,6 +11,10 @@ import (
 // Each Have method returns nil, an error that wraps errors.ErrUnsupported, or
 // another one when it could not tell.
 type Prober struct {
+	// Child is a command that calls TryUring and exits with 0. UringReturns runs
+	// it where a seccomp filter is on.
+	Child []string
+
 	mu    sync.Mutex
 	known map[string]error
 }
@@ -27,6 +31,27 @@ func (p *Prober) HaveSegment() error { return p.once("UDP_SEGMENT", trySegment) 
 
 // HaveGRO tries to have datagrams merged on receipt (udp(7), UDP_GRO, Linux 5.0).
 func (p *Prober) HaveGRO() error { return p.once("UDP_GRO", tryGRO) }
+
+// HaveUring sends a datagram and a train through an io_uring over loopback and
+// compares what arrives (io_uring(7), Linux 5.11), if UringReturns. An error is
+// a *UringError.
+func (p *Prober) HaveUring() error {
+	if err := p.UringReturns(); err != nil {
+		return err
+	}
+	return p.once("io_uring", tryUring)
+}
+
+// UringReturns finds out whether this process survives calls of io_uring, which
+// a seccomp filter may answer by ending it. Without a filter it does, else Child
+// goes first, for two seconds at most. An error is a *UringError.
+//
+// A process that is to install a filter without execve(2) calls this before,
+// and HaveUring after; the filter must allow io_uring calls or answer them with
+// an errno.
+func (p *Prober) UringReturns() error {
+	return p.once("io_uring returns", func() error { return uringReturns(p.Child) })
+}
 
 func (p *Prober) once(name string, try func() error) error {
 	p.mu.Lock()

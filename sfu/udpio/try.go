@@ -64,15 +64,10 @@ func trySegment() error {
 	} else if err != nil {
 		return fmt.Errorf("%s: send a train: %w", name, err)
 	}
-	buf := make([]byte, receiveBytes)
-	for i, want := range parts {
-		n, _, err := receiveOne(to, buf)
-		if err != nil {
-			return fmt.Errorf("%s: receive datagram %d of a train: %w", name, i, err)
-		}
-		if !bytes.Equal(buf[:n], want) {
-			return unsupported(name, fmt.Errorf("datagram %d of a train arrived changed", i))
-		}
+	if err := receiveParts(to, parts); errors.Is(err, errChanged) {
+		return unsupported(name, err)
+	} else if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
@@ -124,21 +119,50 @@ func loopback() (from, to *socket, err error) {
 	return nil, nil, err
 }
 
-// sendTrain sends three datagrams, the last one shorter, as one.
+// sendTrain sends trainParts as one.
 func sendTrain(from, to *socket) (parts [][]byte, err error) {
-	for i, n := range []int{1200, 1200, 700} {
-		parts = append(parts, bytes.Repeat([]byte{byte('a' + i)}, n))
-	}
-	sa, err := encode(to.local, from.family)
-	if err != nil {
-		return nil, err
-	}
 	e, err := openMsg(from)
 	if err != nil {
 		return nil, err
 	}
+	parts = trainParts()
+	return parts, sendParts(e, from, to, parts)
+}
+
+// trainParts returns three datagrams, the last one shorter.
+func trainParts() (parts [][]byte) {
+	for i, n := range []int{1200, 1200, 700} {
+		parts = append(parts, bytes.Repeat([]byte{byte('a' + i)}, n))
+	}
+	return parts
+}
+
+// sendParts sends datagrams as one message.
+func sendParts(e engine, from, to *socket, parts [][]byte) error {
+	sa, err := encode(to.local, from.family)
+	if err != nil {
+		return err
+	}
 	_, err = e.send([]message{{dest: &destination{addr: to.local, to: sa}, parts: parts}})
-	return parts, err
+	return err
+}
+
+// errChanged is of a datagram that arrived not as it left.
+var errChanged = errors.New("arrived changed")
+
+// receiveParts waits for the datagrams of a message and compares them.
+func receiveParts(to *socket, parts [][]byte) error {
+	buf := make([]byte, receiveBytes)
+	for i, want := range parts {
+		n, _, err := receiveOne(to, buf)
+		if err != nil {
+			return fmt.Errorf("receive datagram %d of a train: %w", i, err)
+		}
+		if !bytes.Equal(buf[:n], want) {
+			return fmt.Errorf("datagram %d of a train %w", i, errChanged)
+		}
+	}
+	return nil
 }
 
 // receiveOne waits for one message, and returns its length and what UDP_GRO
