@@ -15,6 +15,7 @@ import (
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -99,6 +100,7 @@ type clientConfig struct {
 	ipv6  bool                        // from ::1
 	sends string                      // MIME type of the video, the first of video if empty
 	nack  bool
+	exts  bool // offers the header extensions that a viewer may get, and TWCC feedback
 }
 
 var vp8 = webrtc.RTPCodecParameters{PayloadType: 96, RTPCodecCapability: webrtc.RTPCodecCapability{
@@ -138,6 +140,9 @@ func newClient(t testing.TB, cfg clientConfig) *client {
 		must(t, engine.RegisterCodec(c, webrtc.RTPCodecTypeVideo))
 	}
 	must(t, engine.RegisterCodec(opus, webrtc.RTPCodecTypeAudio))
+	if cfg.exts {
+		offerExtensions(t, engine, registry)
+	}
 	sender, _ := report.NewSenderInterceptor(report.SenderInterval(50 * time.Millisecond))
 	again, _ := nack.NewResponderInterceptor()
 	registry.Add(sender)
@@ -165,6 +170,20 @@ func newClient(t testing.TB, cfg clientConfig) *client {
 		must(t, err)
 	}
 	return c
+}
+
+// offerExtensions has a client offer what browsers do, and send TWCC feedback.
+func offerExtensions(t testing.TB, engine *webrtc.MediaEngine, registry *interceptor.Registry) {
+	t.Helper()
+	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
+		for _, uri := range extensionURIs[Viewer] {
+			must(t, engine.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, kind))
+		}
+		engine.RegisterFeedback(webrtc.RTCPFeedback{Type: webrtc.TypeRTCPFBTransportCC}, kind)
+	}
+	feedback, err := twcc.NewSenderInterceptor(twcc.SendInterval(50 * time.Millisecond))
+	must(t, err)
+	registry.Add(feedback)
 }
 
 func (c *client) send(mime string) *webrtc.TrackLocalStaticRTP {

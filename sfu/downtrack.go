@@ -2,17 +2,16 @@ package sfu
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtp"
+	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/sfu-agent/sfu-agent/sfu/rtpmap"
 )
-
-// headerSize is the length of the RTP header that viewers get, in bytes.
-const headerSize = 12
 
 // A downTrack is what one viewer receives in one m-section. It implements
 // webrtc.TrackLocal.
@@ -20,6 +19,7 @@ type downTrack struct {
 	slot    *slot
 	session *Session
 	format  format // the slot's, with the viewer's payload types
+	mid     string
 
 	// Set by Bind, before the first packet.
 	writer  webrtc.TrackLocalWriter
@@ -31,6 +31,7 @@ type downTrack struct {
 
 	// These belong to the goroutine of the up-track.
 	header     rtp.Header
+	extensions headerExtensions // of header
 	packets    uint32
 	octets     uint32
 	last       time.Time // when the last packet went out
@@ -65,11 +66,33 @@ func (d *downTrack) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters,
 	for _, p := range c.CodecParameters() {
 		if p.PayloadType == d.format.pt {
 			d.writer, d.ssrc, d.rtxSSRC = c.WriteStream(), uint32(c.SSRC()), uint32(c.SSRCRetransmission())
-			return p, nil
+			return p, d.bindHeaders(c.HeaderExtensions())
 		}
 	}
 	return webrtc.RTPCodecParameters{}, fmt.Errorf("%w: payload type %d", ErrCodec, d.format.pt)
 }
+
+// bindHeaders writes what all packets of a stream have in common.
+func (d *downTrack) bindHeaders(negotiated []webrtc.RTPHeaderExtensionParameter) error {
+	if !d.mayVary() {
+		negotiated = slices.DeleteFunc(slices.Clone(negotiated), func(n webrtc.RTPHeaderExtensionParameter) bool {
+			return n.URI != sdp.SDESMidURI
+		})
+	}
+	d.header = rtp.Header{Version: 2, PayloadType: uint8(d.format.pt), SSRC: d.ssrc}
+	if err := d.extensions.bind(&d.header, negotiated, d.mid); err != nil {
+		return err
+	}
+	return d.retransmitter.bind(d, negotiated)
+}
+
+func (d *downTrack) hasRTX() bool { return d.rtxSSRC != 0 && d.format.rtx != 0 }
+
+// mayVary says whether a packet may hold what is not the same when it is sent
+// again. Where it is sent again under its own sequence number it may not: one
+// SRTP key and index would protect two different packets (RFC 3711, section
+// 9.1), which gives away both and, with AES-GCM, the authentication key.
+func (d *downTrack) mayVary() bool { return !d.format.isVideo() || d.hasRTX() }
 
 // Unbind implements webrtc.TrackLocal.
 func (d *downTrack) Unbind(webrtc.TrackLocalContext) error { return nil }
@@ -86,32 +109,43 @@ func (d *downTrack) RID() string { return "" }
 // Kind implements webrtc.TrackLocal.
 func (d *downTrack) Kind() webrtc.RTPCodecType { return d.format.kind() }
 
-// forward writes one packet of u to the viewer, or says why not.
-func (d *downTrack) forward(u *upTrack, p *packet) drop {
+// forward writes one packet of u to the viewer and adds to sum what became of
+// it.
+func (d *downTrack) forward(u *upTrack, p *packet, sum *tally) {
+	if len(p.payload) == 0 {
+		d.skip(u, p.seq)
+		return
+	}
 	s := d.source.Load()
 	if s == nil || s.up != u {
 		if !p.start {
-			return dropNoKeyFrame
+			sum.drops[dropNoKeyFrame]++
+			return
 		}
 		s = d.turnTo(u, p)
 	}
 	seq, ts, ok := d.seqs.Next(p.seq, p.ts)
 	if !ok {
-		return dropLate
+		sum.drops[dropLate]++
+		return
 	}
-	d.header = rtp.Header{
-		Version: 2, Marker: p.marker, PayloadType: uint8(d.format.pt), SSRC: d.ssrc,
-		SequenceNumber: seq + s.base, Timestamp: ts,
+	h := &d.header
+	h.Marker, h.SequenceNumber, h.Timestamp = p.marker, seq+s.base, ts
+	h.Padding, h.PaddingSize = false, 0
+	if p.padding > 0 && d.mayVary() {
+		h.Padding, h.PaddingSize = true, p.padding
 	}
-	if _, err := d.writer.WriteRTP(&d.header, p.payload); err != nil {
-		return dropWrite
+	d.extensions.stamp(d.session, p.sent)
+	if _, err := d.writer.WriteRTP(h, p.payload); err != nil {
+		sum.drops[dropWrite]++
+		return
 	}
+	sum.sent(h, len(p.payload))
 	d.packets++
-	d.octets += uint32(len(p.payload))
+	d.octets += uint32(len(p.payload)) // padding is not counted (RFC 3550, section 6.4.1)
 	d.last = p.arrived
 	d.sendReport(u, s, p.arrived)
 	d.followFirstFrame(p)
-	return dropNone
 }
 
 // turnTo makes u the source, from p on.

@@ -184,13 +184,3 @@ func (f format) codecs() []webrtc.RTPCodecParameters {
 		MimeType: webrtc.MimeTypeRTX, ClockRate: f.clock, SDPFmtpLine: fmt.Sprintf("apt=%d", f.pt),
 	}}}
 }
-
-// for role: a viewer's estimates of bandwidth (TWCC) are not asked for.
-func (f format) forRole(role Role) format {
-	if role == Viewer {
-		f.feedback = slices.DeleteFunc(slices.Clone(f.feedback), func(fb webrtc.RTCPFeedback) bool {
-			return fb.Type == webrtc.TypeRTCPFBTransportCC
-		})
-	}
-	return f
-}

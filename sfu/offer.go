@@ -69,7 +69,7 @@ func (o *offer) addMedia(m *sdp.MediaDescription, role Role) error {
 	if kind != "audio" && kind != "video" {
 		return fmt.Errorf("only audio and video are supported")
 	}
-	out := media{video: kind == "video", formats: formatsOf(m), attributes: passed(m.Attributes)}
+	out := media{video: kind == "video", formats: formatsOf(m), attributes: append(passed(m.Attributes), extmapsOf(m, role)...)}
 	for _, other := range o.media {
 		if other.video == out.video {
 			return fmt.Errorf("a second track of this kind is not supported")
@@ -183,10 +183,6 @@ func passed(all []sdp.Attribute) []sdp.Attribute {
 		switch a.Key {
 		case "ice-ufrag", "ice-pwd", "fingerprint", sdp.AttrKeyConnectionSetup, sdp.AttrKeyMsid, sdp.AttrKeyExtMapAllowMixed:
 			out = append(out, a)
-		case sdp.AttrKeyExtMap:
-			if strings.Contains(a.Value, sdp.TransportCCURI) {
-				out = append(out, a)
-			}
 		}
 	}
 	return out

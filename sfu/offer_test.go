@@ -196,7 +196,7 @@ func FuzzOffer(f *testing.F) {
 		}
 		var chosen []format
 		for _, m := range o.media {
-			chosen = append(chosen, m.formats[0].forRole(role))
+			chosen = append(chosen, m.formats[0])
 		}
 		description, err := o.describe(role, chosen, o.ice)
 		if err != nil {

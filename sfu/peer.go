@@ -81,10 +81,9 @@ func newPeerConnection(role Role, chosen []format, settings webrtc.SettingEngine
 				return nil, fmt.Errorf("register %s: %w", c.MimeType, err)
 			}
 		}
-		if role == Publisher {
-			twccURI := webrtc.RTPHeaderExtensionCapability{URI: sdp.TransportCCURI}
-			if err := engine.RegisterHeaderExtension(twccURI, f.kind()); err != nil {
-				return nil, fmt.Errorf("register TWCC: %w", err)
+		for _, uri := range extensionURIs[role] {
+			if err := engine.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, f.kind()); err != nil {
+				return nil, fmt.Errorf("register %s: %w", uri, err)
 			}
 		}
 	}

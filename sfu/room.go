@@ -43,7 +43,7 @@ func (r *room) admit(s *Session) error {
 	s.chosen = chosen
 	for i, from := range slots {
 		if from != nil {
-			s.downs = append(s.downs, &downTrack{slot: from, session: s, format: chosen[i]})
+			s.downs = append(s.downs, &downTrack{slot: from, session: s, format: chosen[i], mid: s.offer.media[i].mid})
 		}
 	}
 	r.viewers[s] = struct{}{}
@@ -84,7 +84,7 @@ func (r *room) choosePublished(o *offer) []format {
 				pick = f
 			}
 		}
-		chosen = append(chosen, pick.forRole(Publisher))
+		chosen = append(chosen, pick)
 	}
 	return chosen
 }
@@ -103,7 +103,7 @@ func (r *room) chooseViewed(o *offer) (chosen []format, slots []*slot, ok bool) 
 			}
 			pick, ok = f, true
 		}
-		chosen, slots = append(chosen, pick.forRole(Viewer)), append(slots, from)
+		chosen, slots = append(chosen, pick), append(slots, from)
 	}
 	return chosen, slots, ok
 }

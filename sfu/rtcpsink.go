@@ -23,9 +23,7 @@ func (s *Session) newBuffer(kind packetio.BufferPacketType, ssrc uint32) io.Read
 	if kind == packetio.RTCPBufferPacket {
 		return &rtcpSink{session: s, ssrc: ssrc, closed: make(chan struct{})}
 	}
-	unwanted := packetio.NewBuffer() // a viewer sends no media
-	unwanted.SetLimitCount(1)
-	return unwanted
+	return boundedBuffer(1) // a viewer sends no media
 }
 
 // Write handles the packets that concern the SSRC.
@@ -60,6 +58,10 @@ func (d *downTrack) handleRTCP(packets []rtcp.Packet) {
 		case *rtcp.PictureLossIndication:
 			if p.MediaSSRC == d.ssrc {
 				d.slot.wantKeyFrame()
+			}
+		case *rtcp.TransportLayerCC:
+			if p.MediaSSRC == d.ssrc {
+				d.session.server.count.transportFeedbacks.Add(1)
 			}
 		case *rtcp.FullIntraRequest:
 			d.slot.wantKeyFrame()

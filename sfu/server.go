@@ -18,7 +18,9 @@ import (
 // Config is what a Server needs. All but Conn may be left out.
 type Config struct {
 	// Conn is the one UDP socket of all sessions. Its writes must not block. It
-	// is the Server's to close, once New has returned one.
+	// is the Server's to close, once New has returned one. If it has methods Hold
+	// and Release, the Server calls them around writes that soon have others
+	// follow, so that these may be sent together.
 	Conn net.PacketConn
 
 	// Advertise are the addresses at which clients reach Conn, its port being
@@ -47,6 +49,7 @@ type Server struct {
 	maxSessions int
 	handshake   time.Duration
 	mux         *udpMux
+	holder      holder // nil where Conn is none
 	settings    webrtc.SettingEngine
 	certificate webrtc.Certificate
 	count       counters
@@ -71,6 +74,7 @@ func New(cfg Config) (*Server, error) {
 	if s.certificate, err = newCertificate(time.Now()); err != nil {
 		return nil, err
 	}
+	s.holder, _ = cfg.Conn.(holder)
 	log := pionLog{s.log}
 	if s.mux, err = newUDPMux(cfg.Conn, cfg.Advertise, log.NewLogger("ice")); err != nil {
 		return nil, err

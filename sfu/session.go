@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -34,6 +35,8 @@ type Session struct {
 	chosen []format // of each m-section
 	downs  []*downTrack
 
+	transportSeq atomic.Uint32 // transport-wide sequence number of the last packet to a viewer
+
 	ctx       context.Context // ends, with the cause, when the session is to end
 	end       context.CancelCauseFunc
 	connected chan struct{}
@@ -45,16 +48,17 @@ type Session struct {
 	local  ICE
 	remote ICE
 
-	mu     sync.Mutex // guards the next two, and that work is not added to once closed
-	ups    []*upTrack
-	closed bool
-	work   sync.WaitGroup
+	mu      sync.Mutex // guards the next three, and that work is not added to once closed
+	ups     []*upTrack
+	inboxes map[uint32]*inbox // of a publisher's SSRCs
+	closed  bool
+	work    sync.WaitGroup
 }
 
 func newSession(server *Server, room string, role Role, o *offer, began time.Time) *Session {
 	s := &Session{
 		server: server, id: server.prefix + rand.Text(), room: room, role: role, began: began, offer: o, remote: o.ice,
-		connected: make(chan struct{}), done: make(chan struct{}),
+		inboxes: map[uint32]*inbox{}, connected: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.ctx, s.end = context.WithCancelCause(context.Background())
 	return s
@@ -83,6 +87,8 @@ func (s *Session) negotiate(ctx context.Context) (string, error) {
 	settings := s.server.settings
 	if s.role == Viewer {
 		settings.BufferFactory = s.newBuffer
+	} else {
+		settings.BufferFactory = s.newInbox
 	}
 	pc, err := newPeerConnection(s.role, s.chosen, settings, s.server.certificate)
 	if err != nil {
@@ -123,9 +129,13 @@ func (s *Session) onState(state webrtc.PeerConnectionState) {
 // onTrack starts the reading of a publisher's track. A second one of the same
 // kind, or one of other payload types, is none that was negotiated.
 func (s *Session) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	in := s.inbox(remote.SSRC())
+	if in == nil {
+		return
+	}
 	for _, u := range s.upTracks() {
 		if u.format.pt == remote.PayloadType() && u.ssrc.CompareAndSwap(0, uint32(remote.SSRC())) {
-			s.start(func() { u.read(remote) })
+			s.start(func() { u.read(remote, in) })
 			s.start(func() { u.readRTCP(receiver) })
 			return
 		}

@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/pion/rtp"
 )
 
 // Stats is the Server's account of itself.
@@ -39,11 +41,13 @@ type Track struct {
 // Counters only grow while the Server lives.
 type Counters struct {
 	PacketsIn, BytesIn   uint64            // RTP from publishers
-	PacketsOut, BytesOut uint64            // RTP to viewers, retransmissions included
+	PacketsOut, BytesOut uint64            // RTP to viewers, retransmissions and padding included
+	PaddingOut           uint64            // bytes of padding among BytesOut
 	Drops                map[string]uint64 // packets not forwarded, by reason
 	NACKs                uint64            // packets that viewers asked again
 	Retransmits          uint64            // of these, answered from the cache
 	PLIs                 uint64            // key-frame requests sent to publishers
+	TransportFeedbacks   uint64            // TWCC messages from viewers
 	Joins                map[string]uint64 // sessions by result: "ok", "refused", "failed"
 }
 
@@ -61,6 +65,7 @@ type drop int
 const (
 	dropNone       drop = iota
 	dropMalformed       // from the publisher: no RTP, or longer than maxPacket
+	dropInbox           // from the publisher: came faster than it could be forwarded
 	dropDuplicate       // from the publisher: seen already
 	dropPadding         // from the publisher: probes of bandwidth, no media
 	dropNoKeyFrame      // to a viewer: it waits for a key frame to begin with
@@ -70,7 +75,7 @@ const (
 )
 
 var dropNames = [drops]string{
-	dropMalformed: "malformed", dropDuplicate: "duplicate", dropPadding: "padding",
+	dropMalformed: "malformed", dropInbox: "inbox", dropDuplicate: "duplicate", dropPadding: "padding",
 	dropNoKeyFrame: "no_key_frame", dropLate: "late", dropWrite: "write",
 }
 
@@ -88,17 +93,44 @@ var joinNames = [joins]string{joinOK: "ok", joinRefused: "refused", joinFailed: 
 
 type counters struct {
 	packetsIn, bytesIn, packetsOut, bytesOut atomic.Uint64
+	paddingOut                               atomic.Uint64
 	nacks, retransmits, plis                 atomic.Uint64
+	transportFeedbacks                       atomic.Uint64
 	drops                                    [drops]atomic.Uint64
 	joins                                    [joins]atomic.Uint64
 	firstFrame                               histogram
+}
+
+// A tally is what became of the packets of one batch.
+type tally struct {
+	packets, bytes, padding uint64
+	drops                   [drops]uint64
+}
+
+// sent counts an RTP packet that was handed to the socket.
+func (t *tally) sent(h *rtp.Header, payload int) {
+	t.packets++
+	t.bytes += uint64(h.MarshalSize() + payload + int(h.PaddingSize))
+	t.padding += uint64(h.PaddingSize)
+}
+
+func (c *counters) add(t *tally) {
+	c.packetsOut.Add(t.packets)
+	c.bytesOut.Add(t.bytes)
+	c.paddingOut.Add(t.padding)
+	for reason, n := range t.drops {
+		if n > 0 {
+			c.drops[reason].Add(n)
+		}
+	}
 }
 
 func (c *counters) snapshot() Counters {
 	s := Counters{
 		PacketsIn: c.packetsIn.Load(), BytesIn: c.bytesIn.Load(),
 		PacketsOut: c.packetsOut.Load(), BytesOut: c.bytesOut.Load(),
-		NACKs: c.nacks.Load(), Retransmits: c.retransmits.Load(), PLIs: c.plis.Load(),
+		PaddingOut: c.paddingOut.Load(),
+		NACKs:      c.nacks.Load(), Retransmits: c.retransmits.Load(), PLIs: c.plis.Load(), TransportFeedbacks: c.transportFeedbacks.Load(),
 		Drops: map[string]uint64{}, Joins: map[string]uint64{},
 	}
 	for reason := dropNone + 1; reason < drops; reason++ {

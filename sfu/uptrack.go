@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
@@ -15,6 +16,9 @@ import (
 // cachePackets is how many packets of a video up-track are kept for viewers
 // that miss some: about a second of 12 Mbit/s.
 const cachePackets = 1024
+
+// maxBatch is how many packets of an up-track are forwarded together at most.
+const maxBatch = 64
 
 // An upTrack is what one publisher sends in one m-section.
 type upTrack struct {
@@ -33,7 +37,8 @@ type upTrack struct {
 	header rtp.Header
 	losses losses
 	seqs   []uint16
-	out    packet
+	bufs   [][]byte // of received packets, maxPacket bytes each; made as needed
+	batch  []packet
 }
 
 // A packet is one RTP packet of an up-track on its way to the viewers.
@@ -41,9 +46,11 @@ type packet struct {
 	seq     uint16
 	ts      uint32
 	marker  bool
-	start   bool // of what a decoder can begin with: a key frame, or any audio
-	payload []byte
+	start   bool   // of what a decoder can begin with: a key frame, or any audio
+	payload []byte // empty: to be left out of the viewers' sequence
+	padding byte   // bytes to add where the viewer can take them
 	arrived time.Time
+	sent    absSendTime
 }
 
 func newUpTrack(s *Session, f format, to *slot) *upTrack {
@@ -55,21 +62,61 @@ func newUpTrack(s *Session, f format, to *slot) *upTrack {
 	return u
 }
 
-// read forwards what remote receives until the session ends.
-func (u *upTrack) read(remote *webrtc.TrackRemote) {
-	u.ssrc.Store(uint32(remote.SSRC()))
-	buf := make([]byte, maxPacket)
+// An rtpReader is a webrtc.TrackRemote.
+type rtpReader interface {
+	Read([]byte) (int, interceptor.Attributes, error)
+}
+
+// read forwards what remote receives by way of in until the session ends. While
+// there are several packets to forward it holds the conn.
+func (u *upTrack) read(remote rtpReader, in *inbox) {
+	hold := hold{conn: u.session.server.holder}
+	defer hold.release()
 	for {
-		n, _, err := remote.Read(buf)
+		n, err := u.receive(remote, in)
 		if err != nil {
 			return
 		}
-		u.handle(buf[:n], time.Now())
+		if n > 1 || in.pending() > 0 {
+			hold.begin()
+		}
+		u.handle(u.bufs[:n], time.Now())
+		if in.pending() == 0 {
+			hold.release()
+		}
 	}
 }
 
-// handle forwards one packet. raw is not kept.
-func (u *upTrack) handle(raw []byte, now time.Time) {
+// receive waits for a packet and puts it into u.bufs with those that wait
+// behind it. It returns their number.
+func (u *upTrack) receive(remote rtpReader, in *inbox) (n int, err error) {
+	for n = 0; n == 0 || n < maxBatch && in.pending() > 0; n++ {
+		if n == len(u.bufs) {
+			u.bufs = append(u.bufs, make([]byte, maxPacket))
+		}
+		u.bufs[n] = u.bufs[n][:maxPacket]
+		length, _, err := remote.Read(u.bufs[n])
+		if err != nil {
+			return 0, err
+		}
+		u.bufs[n] = u.bufs[n][:length]
+	}
+	return n, nil
+}
+
+// handle forwards packets that came together. They are not kept.
+func (u *upTrack) handle(received [][]byte, now time.Time) {
+	u.batch = u.batch[:0]
+	for _, raw := range received {
+		u.accept(raw, now)
+	}
+	u.recover(now)
+	equalize(u.batch)
+	u.fanOut()
+}
+
+// accept adds one packet to the batch if it is new and sound.
+func (u *upTrack) accept(raw []byte, now time.Time) {
 	u.count.packetsIn.Add(1)
 	u.count.bytesIn.Add(uint64(len(raw)))
 	u.packets.Add(1)
@@ -79,24 +126,19 @@ func (u *upTrack) handle(raw []byte, now time.Time) {
 		u.count.drops[dropMalformed].Add(1)
 		return
 	}
-	fresh := u.losses.add(u.header.SequenceNumber, now)
-	u.recover(now)
-	if !fresh {
+	if !u.losses.add(u.header.SequenceNumber, now) {
 		u.count.drops[dropDuplicate].Add(1)
 		return
 	}
-	p := &u.out
-	*p = packet{seq: u.header.SequenceNumber, ts: u.header.Timestamp, marker: u.header.Marker, payload: payload, arrived: now}
-	if len(payload) == 0 {
+	p := packet{seq: u.header.SequenceNumber, ts: u.header.Timestamp, marker: u.header.Marker, payload: payload, arrived: now, sent: absSendTimeOf(now)}
+	switch {
+	case len(payload) == 0:
 		u.count.drops[dropPadding].Add(1)
-		u.skip(p.seq)
-		return
-	}
-	if u.cache != nil {
+	case u.cache != nil:
 		u.cache.Store(p.seq, raw)
 	}
 	p.start = u.begins(payload)
-	u.fanOut(p)
+	u.batch = append(u.batch, p)
 }
 
 // parse reads the header and returns the payload without its padding.
@@ -135,31 +177,18 @@ func (u *upTrack) begins(payload []byte) bool {
 	return start || !known
 }
 
-// fanOut writes one packet to every down-track of the slot.
-func (u *upTrack) fanOut(p *packet) {
-	var sent, waiting uint64
+// fanOut writes the batch to every down-track of the slot, to one after the
+// other: what goes to the same destination in a row can leave in one train.
+func (u *upTrack) fanOut() {
+	var sum tally
 	for _, d := range *u.slot.down.Load() {
-		switch reason := d.forward(u, p); reason {
-		case dropNone:
-			sent++
-		case dropNoKeyFrame:
-			waiting++
-		default:
-			u.count.drops[reason].Add(1)
+		for i := range u.batch {
+			d.forward(u, &u.batch[i], &sum)
 		}
 	}
-	u.count.packetsOut.Add(sent)
-	u.count.bytesOut.Add(sent * uint64(headerSize+len(p.payload)))
-	if waiting > 0 {
-		u.count.drops[dropNoKeyFrame].Add(waiting)
+	u.count.add(&sum)
+	if sum.drops[dropNoKeyFrame] > 0 {
 		u.keyFrames.want()
-	}
-}
-
-// skip closes the gap that a packet without media leaves.
-func (u *upTrack) skip(seq uint16) {
-	for _, d := range *u.slot.down.Load() {
-		d.skip(u, seq)
 	}
 }
 
