@@ -25,6 +25,8 @@ type Status struct {
 	Sandbox  []string  `json:"sandbox"` // confinement steps in force, "no-new-privileges", ...
 	Rooms    []Room    `json:"rooms"`
 	Counters Counters  `json:"counters"`
+	// Goroutines is how many there are now.
+	Goroutines int `json:"goroutines"`
 	// FirstFrame counts, in seconds from the arrival of a viewer's request to
 	// its first complete key frame handed to the socket.
 	FirstFrame Histogram `json:"first_frame"`
@@ -71,7 +73,9 @@ type Counters struct {
 	Joins         map[string]uint64 `json:"joins"`       // by result: "ok", "refused", "failed"
 	UDPPacketsIn  uint64            `json:"udp_packets_in"`
 	UDPPacketsOut uint64            `json:"udp_packets_out"`
-	UDPBatches    uint64            `json:"udp_batches"` // send system calls
+	UDPBatches    uint64            `json:"udp_batches"`   // send system calls
+	UDPTrains     uint64            `json:"udp_trains"`    // sends of several packets as one
+	UDPInTrains   uint64            `json:"udp_in_trains"` // packets of these
 }
 
 // Histogram has cumulative counts like a Prometheus histogram.

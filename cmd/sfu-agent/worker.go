@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -189,6 +190,7 @@ func (w *worker) Status() control.Status {
 		Rooms:      make([]control.Room, len(media.Rooms)),
 		Counters:   counters(media.Counters, udp),
 		FirstFrame: control.Histogram(media.FirstFrame),
+		Goroutines: runtime.NumGoroutine(),
 	}
 	if media.Draining {
 		s.State = control.StateDraining
@@ -216,6 +218,7 @@ func counters(media sfu.Counters, udp udpio.Stats) control.Counters {
 		PacketsIn: media.PacketsIn, BytesIn: media.BytesIn, PacketsOut: media.PacketsOut, BytesOut: media.BytesOut,
 		Drops: drops, NACKs: media.NACKs, Retransmits: media.Retransmits, PLIs: media.PLIs, Joins: media.Joins,
 		UDPPacketsIn: udp.PacketsIn, UDPPacketsOut: udp.PacketsOut, UDPBatches: udp.BatchesOut,
+		UDPTrains: udp.Trains, UDPInTrains: udp.TrainPackets,
 	}
 }
 

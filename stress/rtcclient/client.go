@@ -36,6 +36,15 @@ type Config struct {
 
 	HTTP *http.Client // nil: http.DefaultClient
 
+	// Conn is the socket of the session, which closes it. Its LocalAddr is a
+	// *net.UDPAddr that the server reaches. nil: pion opens some on Bind.
+	Conn net.PacketConn
+
+	// Check is for a Viewer whose Conn holds back some of what it receives: it is
+	// called with each of the other packets, one after the other, and nothing is
+	// counted or asked again.
+	Check func(Checked)
+
 	// Source is what a Publisher sends. A Viewer looks at which media there are
 	// none of.
 	Source Source
@@ -52,11 +61,21 @@ func (e *ErrStatus) Error() string {
 	return fmt.Sprintf("endpoint answered %d %s: %.200s", e.Code, http.StatusText(e.Code), e.Body)
 }
 
+// Checked is what a packet of a Publisher says of itself, once decrypted.
+type Checked struct {
+	SSRC           uint32 // of the RTP header
+	Seq            uint16
+	Stream, Number uint32 // of the Publisher's track, and of the packet in it, from 0
+	Sent           time.Time
+	Intact         bool // the checksum is right
+}
+
 // client is one PeerConnection and its WHIP or WHEP session.
 type client struct {
 	cfg     Config
 	pc      *webrtc.PeerConnection
-	session string // URL
+	mux     ice.UDPMux // of cfg.Conn
+	session string     // URL
 	state   chan webrtc.PeerConnectionState
 }
 
@@ -93,12 +112,18 @@ func (c *client) newPeerConnection() (*webrtc.PeerConnection, error) {
 	s.SetSRTPReplayProtectionWindow(1024) // retransmissions come late
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	if c.cfg.Conn != nil {
+		c.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: c.cfg.Conn, Logger: quiet{}.NewLogger("")})
+		s.SetICEUDPMux(c.mux)
+	}
 	engine, registry := &webrtc.MediaEngine{}, &interceptor.Registry{}
 	if err := register(engine, c.cfg.RTX); err != nil {
 		return nil, err
 	}
-	if err := addFeedback(registry); err != nil {
-		return nil, err
+	if c.cfg.Check == nil {
+		if err := addFeedback(registry); err != nil {
+			return nil, err
+		}
 	}
 	api := webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
 	pc, err := api.NewPeerConnection(webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle})
@@ -230,6 +255,9 @@ func (c *client) close(ctx context.Context) error {
 	}
 	if c.pc != nil {
 		err = errors.Join(err, c.pc.GracefulClose())
+	}
+	if c.mux != nil {
+		err = errors.Join(err, c.mux.Close())
 	}
 	return err
 }

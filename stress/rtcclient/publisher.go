@@ -17,20 +17,29 @@ import (
 // pace, and Opus. The pictures are no pictures, but their headers are right.
 type Source struct {
 	Rate        int  // of the video in bit/s; 0: 1 Mbit/s
-	FPS         int  // frames per second; 0: 30
+	FPS         int  // frames per second; 0: 30. Not looked at where Frame is set
+	Frame       int  // packets of a frame; 0: as many as Rate and FPS give
 	PacketSize  int  // RTP payload in bytes; 0: 1200
 	Paced       bool // packets evenly over the frame's time, not all at once
 	KeyInterval int  // frames from one key frame to the next unasked; 0: only when asked
+	Pause       bool // no video until Set says otherwise
 	NoVideo     bool
 	NoAudio     bool // else 50 packets/s of 100 bytes
+}
+
+func (s Source) withDefaults() Source {
+	s.Rate, s.FPS, s.PacketSize = cmp.Or(s.Rate, 1_000_000), cmp.Or(s.FPS, 30), cmp.Or(s.PacketSize, 1200)
+	return s
 }
 
 // A Publisher sends a Source to a WHIP endpoint until it is closed.
 type Publisher struct {
 	*client
 	source  Source
+	video   *videoStream
 	packets atomic.Uint64
 	bytes   atomic.Uint64
+	videos  atomic.Uint64
 	plis    atomic.Uint64
 	keys    atomic.Uint64
 	key     atomic.Bool // the next frame is to be a key frame
@@ -43,16 +52,18 @@ type Publisher struct {
 // PublisherStats count since the beginning.
 type PublisherStats struct {
 	Packets, Bytes uint64 // RTP, audio and video
+	Video          uint64 // packets of video
 	PLIs           uint64 // key-frame requests received
 	KeyFrames      uint64 // sent
 }
 
 // Publish connects to cfg.URL and starts sending cfg.Source.
 func Publish(ctx context.Context, cfg Config) (*Publisher, error) {
-	s := cfg.Source
-	s.Rate, s.FPS, s.PacketSize = cmp.Or(s.Rate, 1_000_000), cmp.Or(s.FPS, 30), cmp.Or(s.PacketSize, 1200)
+	s := cfg.Source.withDefaults()
 	p := &Publisher{source: s}
 	p.key.Store(true)
+	p.video = &videoStream{p: p, out: newStream(0), changed: make(chan struct{}, 1)}
+	p.Set(s)
 	var video, audio *webrtc.TrackLocalStaticRTP
 	var feedback []*webrtc.RTPSender
 	c, err := dial(ctx, cfg, func(pc *webrtc.PeerConnection) (err error) {
@@ -63,6 +74,7 @@ func Publish(ctx context.Context, cfg Config) (*Publisher, error) {
 		}
 		if !s.NoVideo {
 			video, err = addTrack(pc, webrtc.MimeTypeVP8, &feedback)
+			p.video.track = video
 		}
 		return err
 	})
@@ -83,7 +95,7 @@ func Publish(ctx context.Context, cfg Config) (*Publisher, error) {
 		p.work.Go(func() { p.sendAudio(running, audio) })
 	}
 	if video != nil {
-		p.work.Go(func() { p.sendVideo(running, video) })
+		p.work.Go(func() { p.video.run(running) })
 	}
 	return p, nil
 }
@@ -103,7 +115,9 @@ func addTrack(pc *webrtc.PeerConnection, mime string, feedback *[]*webrtc.RTPSen
 
 // Stats returns the counts so far.
 func (p *Publisher) Stats() PublisherStats {
-	return PublisherStats{Packets: p.packets.Load(), Bytes: p.bytes.Load(), PLIs: p.plis.Load(), KeyFrames: p.keys.Load()}
+	return PublisherStats{
+		Packets: p.packets.Load(), Bytes: p.bytes.Load(), Video: p.videos.Load(), PLIs: p.plis.Load(), KeyFrames: p.keys.Load(),
+	}
 }
 
 // Close stops sending, leaves the room and waits.
@@ -129,22 +143,6 @@ func (p *Publisher) readRTCP(sender *webrtc.RTPSender) {
 			}
 		}
 	}
-}
-
-// sendVideo sends a frame at each tick.
-func (p *Publisher) sendVideo(ctx context.Context, track *webrtc.TrackLocalStaticRTP) {
-	perFrame := max(1, p.source.Rate/8/p.source.FPS/p.source.PacketSize)
-	every := time.Second / time.Duration(p.source.FPS)
-	burst := perFrame
-	if p.source.Paced {
-		every, burst = every/time.Duration(perFrame), 1
-	}
-	v := &videoStream{p: p, track: track, perFrame: perFrame, out: newStream(90000 / uint32(p.source.FPS))}
-	pace(ctx, every, func() {
-		for range burst {
-			v.send()
-		}
-	})
 }
 
 func (p *Publisher) sendAudio(ctx context.Context, track *webrtc.TrackLocalStaticRTP) {
@@ -182,35 +180,6 @@ func pace(ctx context.Context, every time.Duration, f func()) {
 	}
 }
 
-// videoStream cuts frames into packets.
-type videoStream struct {
-	p        *Publisher
-	track    *webrtc.TrackLocalStaticRTP
-	out      *stream
-	perFrame int
-	frame    int // number of the frame
-	index    int // of the next packet in its frame
-	key      bool
-}
-
-func (v *videoStream) send() {
-	if v.index == 0 {
-		asked := v.p.key.Swap(false)
-		v.key = asked || v.p.source.KeyInterval > 0 && v.frame%v.p.source.KeyInterval == 0
-		if v.key {
-			v.p.keys.Add(1)
-		}
-	}
-	payload := make([]byte, v.p.source.PacketSize)
-	v.out.stamp(payload[putVP8(payload, uint16(v.frame)&0x7fff, v.index == 0, v.key):])
-	v.index++
-	last := v.index == v.perFrame
-	v.p.write(v.track, v.out.next(last, payload))
-	if last {
-		v.index, v.frame = 0, v.frame+1
-	}
-}
-
 // stream numbers the packets of one track.
 type stream struct {
 	id, number uint32
@@ -223,7 +192,7 @@ func newStream(step uint32) *stream {
 }
 
 func (s *stream) stamp(b []byte) {
-	stamp{stream: s.id, number: s.number, sent: time.Now()}.put(b)
+	Stamp{Stream: s.id, Number: s.number, Sent: time.Now()}.put(b)
 	s.number++
 }
 

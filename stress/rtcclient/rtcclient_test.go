@@ -126,13 +126,13 @@ func TestVP8Headers(t *testing.T) {
 	for _, test := range []struct{ first, key bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
 		b := make([]byte, 100)
 		n := putVP8(b, 0x7fff, test.first, test.key)
-		stamp{stream: 7, number: 8, sent: time.Unix(9, 10)}.put(b[n:])
+		Stamp{Stream: 7, Number: 8, Sent: time.Unix(9, 10)}.put(b[n:])
 		if start, known := codec.KeyFrame("video/VP8", b); start != (test.first && test.key) || !known {
 			t.Errorf("first %v, key %v: start %v, known %v", test.first, test.key, start, known)
 		}
 		rest, key := skipVP8(b)
 		s, ok := readStamp(rest)
-		if key != (test.first && test.key) || !ok || s.stream != 7 || s.number != 8 || !s.sent.Equal(time.Unix(9, 10)) {
+		if key != (test.first && test.key) || !ok || s.Stream != 7 || s.Number != 8 || !s.Sent.Equal(time.Unix(9, 10)) {
 			t.Errorf("first %v, key %v: read %+v, key %v", test.first, test.key, s, key)
 		}
 	}

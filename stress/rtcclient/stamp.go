@@ -2,33 +2,59 @@ package rtcclient
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"time"
 )
 
 // stampSize is the length of a stamp, in bytes.
-const stampSize = 16
+const stampSize = 20
 
-// A stamp stands in every payload of a Publisher.
-type stamp struct {
-	stream uint32 // which Publisher and kind, random
-	number uint32 // of the packet in the stream, from 0
-	sent   time.Time
+// A Stamp stands in every payload of a Publisher, with a checksum over itself
+// and what follows.
+type Stamp struct {
+	Stream uint32 // which Publisher and kind, random
+	Number uint32 // of the packet in the stream, from 0
+	Sent   time.Time
 }
 
-func (s stamp) put(b []byte) {
-	binary.BigEndian.PutUint32(b, s.stream)
-	binary.BigEndian.PutUint32(b[4:], s.number)
-	binary.BigEndian.PutUint64(b[8:], uint64(s.sent.UnixNano()))
+// PutVideo fills b, which has 36 bytes at least, as the payload of one packet of
+// a VP8 frame.
+func (s Stamp) PutVideo(b []byte, picture uint16, first, key bool) {
+	s.put(b[putVP8(b, picture, first, key):])
 }
 
-func readStamp(b []byte) (s stamp, ok bool) {
-	if len(b) < stampSize {
-		return stamp{}, false
+// ReadVideo reads what PutVideo wrote, and whether the rest is as it was.
+func ReadVideo(b []byte) (s Stamp, intact bool) {
+	b, _ = skipVP8(b)
+	if s, ok := readStamp(b); ok {
+		return s, checkSum(b)
 	}
-	return stamp{
-		stream: binary.BigEndian.Uint32(b),
-		number: binary.BigEndian.Uint32(b[4:]),
-		sent:   time.Unix(0, int64(binary.BigEndian.Uint64(b[8:]))),
+	return Stamp{}, false
+}
+
+func (s Stamp) put(b []byte) {
+	binary.BigEndian.PutUint32(b, s.Stream)
+	binary.BigEndian.PutUint32(b[4:], s.Number)
+	binary.BigEndian.PutUint64(b[8:], uint64(s.Sent.UnixNano()))
+	binary.BigEndian.PutUint32(b[16:], sum(b))
+}
+
+// sum is the CRC-32C of a stamped payload but for the sum itself.
+func sum(b []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Checksum(b[:16], table), table, b[stampSize:])
+}
+
+func checkSum(b []byte) bool { return binary.BigEndian.Uint32(b[16:]) == sum(b) }
+
+func readStamp(b []byte) (s Stamp, ok bool) {
+	if len(b) < stampSize {
+		return Stamp{}, false
+	}
+	return Stamp{
+		Stream: binary.BigEndian.Uint32(b),
+		Number: binary.BigEndian.Uint32(b[4:]),
+		Sent:   time.Unix(0, int64(binary.BigEndian.Uint64(b[8:]))),
 	}, true
 }
 

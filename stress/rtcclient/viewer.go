@@ -19,6 +19,7 @@ type Viewer struct {
 	once    sync.Once
 	err     error
 	closing chan struct{}
+	check   func(Checked)
 
 	mu     sync.Mutex
 	stats  ViewerStats
@@ -34,6 +35,7 @@ type ViewerStats struct {
 	Lost           uint64 // missed by a second or more, retransmission included
 	Missing        uint64 // missed by less
 	Duplicates     uint64
+	Corrupt        uint64 // packets whose checksum is wrong
 	Holes          uint64 // numbers of the RTP streams that never came, whatever became of the contents
 	KeyFrames      uint64
 	Streams        int           // publishers' tracks seen, one after the other or together
@@ -45,7 +47,7 @@ type ViewerStats struct {
 // may follow later.
 func View(ctx context.Context, cfg Config) (*Viewer, error) {
 	v := &Viewer{
-		posted: time.Now(), closing: make(chan struct{}), counts: map[uint32]*arrivals{}, seqs: map[uint32]*arrivals{},
+		posted: time.Now(), closing: make(chan struct{}), check: cfg.Check, counts: map[uint32]*arrivals{}, seqs: map[uint32]*arrivals{},
 		delays: hdrhistogram.New(1, int64(10*time.Second/time.Microsecond), 2),
 	}
 	c, err := dial(ctx, cfg, func(pc *webrtc.PeerConnection) error {
@@ -115,14 +117,21 @@ func (v *Viewer) take(kind webrtc.RTPCodecType, h *rtp.Header, payload []byte, n
 	if !ok {
 		return
 	}
+	if v.check != nil {
+		v.check(Checked{SSRC: h.SSRC, Seq: h.SequenceNumber, Stream: s.Stream, Number: s.Number, Sent: s.Sent, Intact: checkSum(payload)})
+		return
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	of(v.seqs, h.SSRC).addSeq(h.SequenceNumber, now)
-	if !of(v.counts, s.stream).add(s.number, now) {
+	if !of(v.counts, s.Stream).add(s.Number, now) {
 		v.stats.Duplicates++
 		return
 	}
 	v.stats.Packets++
+	if !checkSum(payload) {
+		v.stats.Corrupt++
+	}
 	v.stats.Bytes += uint64(h.MarshalSize() + len(payload))
 	if kind == webrtc.RTPCodecTypeVideo {
 		v.stats.Video++
@@ -138,7 +147,7 @@ func (v *Viewer) take(kind webrtc.RTPCodecType, h *rtp.Header, payload []byte, n
 			v.stats.FirstKeyFrame = now.Sub(v.posted)
 		}
 	}
-	_ = v.delays.RecordValue(max(1, now.Sub(s.sent).Microseconds())) // above 10 s: not recorded
+	_ = v.delays.RecordValue(max(1, now.Sub(s.Sent).Microseconds())) // above 10 s: not recorded
 }
 
 // Stats returns the counts so far.
