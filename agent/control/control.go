@@ -76,6 +76,11 @@ type Counters struct {
 	UDPBatches    uint64            `json:"udp_batches"`   // send system calls
 	UDPTrains     uint64            `json:"udp_trains"`    // sends of several packets as one
 	UDPInTrains   uint64            `json:"udp_in_trains"` // packets of these
+	// Batches that were left to grow because more was to come at once, or because
+	// the sender was busy, and for how long in all.
+	UDPHolds       uint64  `json:"udp_holds"`
+	UDPDelays      uint64  `json:"udp_delays"`
+	UDPHeldSeconds float64 `json:"udp_held_seconds"`
 }
 
 // Histogram has cumulative counts like a Prometheus histogram.

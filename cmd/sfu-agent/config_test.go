@@ -140,6 +140,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"I/O", []string{"--io-max", "/dev/none rbps=1M"}, "/dev/none is no disk"},
 		{"memory", []string{"--memory-max", "1M"}, "at least 32M"},
 		{"rung", []string{"--rung", "fastest"}, "want auto or one of gso"},
+		{"hold", []string{"--max-hold", "1s"}, "want 0 to 100ms"},
 		{"short token", []string{"--token-file", short}, "16 characters"},
 		{"no token file", []string{"--token-file", "/nonexistent"}, "--token-file"},
 		{"user", []string{"--user", "no-such-user"}, "--user"},

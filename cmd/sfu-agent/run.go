@@ -40,6 +40,7 @@ type runOptions struct {
 	slice     string
 	user      string
 	rung      string
+	maxHold   time.Duration
 	config    string
 	logFormat string
 	logLevel  string
@@ -67,6 +68,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.slice, "slice", "sfu.slice", "systemd slice of the workers' scopes")
 	f.StringVar(&o.user, "user", "", "user to run workers as, where the agent is root (default: sfu-worker, else nobody)")
 	f.StringVar(&o.rung, "rung", "auto", "how workers send UDP: auto, or one of the rungs that 'sfu-agent probe' lists")
+	f.DurationVar(&o.maxHold, "max-hold", udpio.DefaultMaxHold, "how long a packet may wait in a worker for others to be sent with it, 0 for not at all")
 	f.StringVar(&o.config, "config", "", "YAML file whose keys are these flags' names; flags win")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -211,6 +213,9 @@ func (o *runOptions) resolve() (setup, error) {
 	if o.rung != "auto" && !slices.Contains(udpio.Rungs(), o.rung) {
 		return s, fmt.Errorf("--rung %q: want auto or one of %s", o.rung, strings.Join(udpio.Rungs(), ", "))
 	}
+	if err := checkMaxHold(o.maxHold); err != nil {
+		return s, err
+	}
 	if err := o.limits().Check(); err != nil {
 		return s, err
 	}
@@ -234,6 +239,14 @@ func (o *runOptions) resolve() (setup, error) {
 	return s, nil
 }
 
+// checkMaxHold bounds --max-hold by what viewers do not notice.
+func checkMaxHold(d time.Duration) error {
+	if d < 0 || d > 100*time.Millisecond {
+		return fmt.Errorf("--max-hold %v: want 0 to 100ms", d)
+	}
+	return nil
+}
+
 func (o *runOptions) limits() cgroups.Limits {
 	return cgroups.Limits{
 		CPUWeight: o.cpuWeight, CPUQuota: uint64(o.cpuQuota), AllowedCPUs: o.allowedCPUs,
@@ -246,7 +259,7 @@ func (o *runOptions) workerArgs(bind netip.Addr) func(int, string) []string {
 	return func(index int, name string) []string {
 		args := []string{
 			"worker", "--name", name, "--session-prefix", strconv.Itoa(index) + "-",
-			"--udp", netip.AddrPortFrom(bind, o.udpPort+uint16(index)).String(), "--rung", o.rung,
+			"--udp", netip.AddrPortFrom(bind, o.udpPort+uint16(index)).String(), "--rung", o.rung, "--max-hold", o.maxHold.String(),
 			"--log-format", o.logFormat, "--log-level", o.logLevel,
 		}
 		if len(o.advertise) > 0 {

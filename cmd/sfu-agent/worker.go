@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ type workerOptions struct {
 	sessionPrefix string
 	udp           string
 	rung          string
+	maxHold       time.Duration
 	advertise     []string
 	control       string
 	controlFD     int
@@ -65,6 +67,7 @@ control. The agent starts workers; one alone serves to try things:
 	f.StringVar(&o.sessionPrefix, "session-prefix", "0-", "what the IDs of sessions begin with")
 	f.StringVar(&o.udp, "udp", "127.0.0.1:40000", "address of the media socket")
 	f.StringVar(&o.rung, "rung", "auto", "how to send UDP: auto, or one of the rungs that 'sfu-agent probe' lists")
+	f.DurationVar(&o.maxHold, "max-hold", udpio.DefaultMaxHold, "how long a packet may wait for others to be sent with it, 0 for not at all")
 	f.StringSliceVar(&o.advertise, "advertise", nil, "IP addresses at which clients reach the UDP port (default: the bound one)")
 	f.StringVar(&o.control, "control", "", "path of the unix socket to serve on")
 	f.IntVar(&o.controlFD, "control-fd", -1, "inherited listening unix socket, instead of --control")
@@ -99,12 +102,15 @@ func work(ctx context.Context, o *workerOptions, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--advertise: %w", err)
 	}
+	if err := checkMaxHold(o.maxHold); err != nil {
+		return err
+	}
 	listener, err := controlListener(o)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, Log: log})
+	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, MaxHold: cmp.Or(o.maxHold, -1), Log: log})
 	if err != nil {
 		return err
 	}
@@ -219,6 +225,7 @@ func counters(media sfu.Counters, udp udpio.Stats) control.Counters {
 		Drops: drops, NACKs: media.NACKs, Retransmits: media.Retransmits, PLIs: media.PLIs, Joins: media.Joins,
 		UDPPacketsIn: udp.PacketsIn, UDPPacketsOut: udp.PacketsOut, UDPBatches: udp.BatchesOut,
 		UDPTrains: udp.Trains, UDPInTrains: udp.TrainPackets,
+		UDPHolds: udp.Holds, UDPDelays: udp.Delays, UDPHeldSeconds: udp.HeldTime.Seconds(),
 	}
 }
 
