@@ -30,7 +30,7 @@ and a page.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see '%s --help')", err, cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), workerCommand(), probeCommand(), statusCommand(), stressCommand())
+	root.AddCommand(runCommand(), workerCommand(), probeCommand(), statusCommand(), stressCommand(), tryUringCommand())
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return

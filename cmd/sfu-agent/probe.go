@@ -3,22 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sfu-agent/sfu-agent/cgroups"
-	"github.com/sfu-agent/sfu-agent/dbusx"
-	"github.com/sfu-agent/sfu-agent/dbusx/systemd1"
 	"github.com/sfu-agent/sfu-agent/sfu/udpio"
 )
 
@@ -34,8 +32,10 @@ type hostReport struct {
 	User         int          `json:"uid"`
 	Placer       string       `json:"placer,omitempty"` // the running agent's
 	PlacerWhy    string       `json:"placer_why,omitempty"`
-	Rungs        []string     `json:"rungs"` // what --rung takes besides auto, the best first
+	Rungs        []string     `json:"rungs"` // what --rung takes besides auto
+	Facts        hostFacts    `json:"facts"`
 	Capabilities []capability `json:"capabilities"`
+	Bench        *rungBench   `json:"bench,omitempty"` // with --bench
 }
 
 // capability is one thing that was tried.
@@ -44,20 +44,32 @@ type capability struct {
 	Name    string `json:"name"`
 	Verdict string `json:"verdict"` // "yes", "no", "unknown"
 	Tried   string `json:"tried"`
-	Detail  string `json:"detail,omitempty"`
-	Remedy  string `json:"remedy,omitempty"`
+	Cause   string `json:"cause,omitempty"`  // unless yes: one word for programs, where it is known
+	Detail  string `json:"detail,omitempty"` // what was found, or what happened
+	Remedy  string `json:"remedy,omitempty"` // unless yes: what the operator can do
 }
 
 func probeCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, bench bool
 	cmd := &cobra.Command{
 		Use:   "probe",
 		Short: "Try what this host can do, and say what to change",
-		Long: `Try, and not guess from version numbers, what this host gives to workers:
-UDP send and receive paths, cgroups, D-Bus and systemd. Nothing stays changed.`,
+		Long: `Try, and not guess from version numbers, what this host gives to workers: UDP
+send and receive paths, io_uring, limits, cgroups, D-Bus and systemd, OCI
+runtimes. It takes 10 seconds at most, and nothing stays changed.
+
+With --bench it also measures what sending by each rung costs here, which takes
+a few seconds more.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report := probeHost(cmd.Context(), nil)
+			if bench {
+				measured, err := benchRungs(cmd.Context())
+				if err != nil {
+					return err
+				}
+				report.Bench = measured
+			}
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")
@@ -67,77 +79,39 @@ UDP send and receive paths, cgroups, D-Bus and systemd. Nothing stays changed.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&bench, "bench", false, "also measure what sending costs here by each rung")
 	return cmd
 }
 
-// probeHost tries everything; placer is the running agent's, nil outside one.
+// probeHost tries everything, nearly all at once; placer is the running agent's,
+// nil outside one.
 func probeHost(ctx context.Context, placer *chosenPlacer) hostReport {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	r := hostReport{Version: version(), Kernel: kernel(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), User: os.Geteuid(), Rungs: udpio.Rungs()}
+	r := hostReport{Version: version(), Kernel: kernel(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), User: os.Geteuid(),
+		Rungs: udpio.Rungs(), Facts: readFacts(os.DirFS("/").(fs.ReadLinkFS))}
 	if placer != nil {
 		r.Placer, r.PlacerWhy = placer.name, placer.why
 	}
-	r.Capabilities = append([]capability{probeSystemd(ctx)}, probeCgroups()...)
-	for _, c := range udpio.Probe(ctx) {
-		r.Capabilities = append(r.Capabilities, capability{
-			Area: "udp", Name: c.Name, Verdict: string(c.Verdict), Tried: c.Tried, Detail: c.Cause, Remedy: c.Remedy,
-		})
+	areas := []func(context.Context) []capability{probeUDP, probeCgroups, probeSystemd, probeRuntimes, probeContainerd}
+	answers := make([][]capability, len(areas))
+	var all sync.WaitGroup
+	for i, probe := range areas {
+		all.Go(func() { answers[i] = probe(ctx) })
 	}
+	all.Wait()
+	r.Capabilities = append(slices.Concat(answers...), probeLimits()...) // at last: for a moment it takes what others need
 	return r
 }
 
-func probeSystemd(ctx context.Context) capability {
-	c := capability{Area: "systemd", Name: "scopes", Tried: "asked systemd for its version over D-Bus", Verdict: "no"}
-	bus, err := dbusx.Open(ctx, dbusx.Options{})
-	if err != nil {
-		c.Detail = oneLine(err)
-		c.Remedy = "boot with systemd and D-Bus to keep workers over restarts of the agent; not required"
-		return c
+func probeUDP(ctx context.Context) []capability {
+	var found []capability
+	for _, c := range newProber().Probe(ctx) {
+		found = append(found, capability{
+			Area: "udp", Name: c.Name, Verdict: string(c.Verdict), Tried: c.Tried, Cause: c.Cause, Detail: c.Detail, Remedy: c.Remedy,
+		})
 	}
-	defer bus.Close()
-	systemd := systemd1.New(bus, systemd1.Options{})
-	defer systemd.Close()
-	version, err := systemd.Version(ctx)
-	if err != nil {
-		c.Verdict, c.Detail = "unknown", err.Error()
-		return c
-	}
-	c.Verdict, c.Detail = "yes", "systemd "+version
-	return c
-}
-
-func probeCgroups() []capability {
-	const area, read = "cgroups", "read mountinfo and the cgroup of this process"
-	host, err := cgroups.Detect()
-	if err != nil {
-		return []capability{{Area: area, Name: "cgroup v2", Verdict: "unknown", Tried: read, Detail: err.Error()}}
-	}
-	unified := verdict(area, "cgroup v2", read, host.Unified())
-	unified.Remedy = "boot with systemd.unified_cgroup_hierarchy=1 for limits per worker"
-	all := []capability{unified}
-	for _, controller := range []string{"cpu", "cpuset", "memory", "pids", "io"} {
-		c := verdict(area, controller+" controller", "read cgroup.controllers", host.HaveController(controller))
-		c.Remedy = "without it that limit of a worker has no effect; on a v1 or hybrid host boot with systemd.unified_cgroup_hierarchy=1"
-		all = append(all, c)
-	}
-	delegated := verdict(area, "delegated cgroup", "made and removed a cgroup below our own", host.Own.Delegated())
-	delegated.Remedy = "Delegate=yes in the agent's unit lets it place workers without D-Bus; not required"
-	return append(all, delegated)
-}
-
-// verdict is a probe's error in the three words.
-func verdict(area, name, tried string, err error) capability {
-	c := capability{Area: area, Name: name, Verdict: "yes", Tried: tried}
-	if err != nil {
-		c.Verdict, c.Detail = "unknown", oneLine(err)
-	}
-	for _, conclusive := range []error{errors.ErrUnsupported, cgroups.ErrNoUnified, cgroups.ErrNotDelegated} {
-		if errors.Is(err, conclusive) {
-			c.Verdict = "no"
-		}
-	}
-	return c
+	return found
 }
 
 func kernel() string {
@@ -156,34 +130,49 @@ func kernel() string {
 }
 
 func (r hostReport) print(w io.Writer) error {
-	fmt.Fprintf(w, "sfu-agent %s on Linux %s, %s, %d CPUs, uid %d\n\n", r.Version, r.Kernel, r.Arch, r.CPUs, r.User)
+	fmt.Fprintf(w, "sfu-agent %s on Linux %s, %s, %d CPUs, uid %d\n%s\n\n", r.Version, r.Kernel, r.Arch, r.CPUs, r.User, r.Facts)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "AREA\tCAPABILITY\tVERDICT\tDETAIL")
+	fmt.Fprintln(table, "AREA\tCAPABILITY\tVERDICT\tTRIED\tFOUND")
 	for _, c := range r.Capabilities {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", c.Area, c.Name, c.Verdict, c.Detail)
+		found := c.Detail
+		if c.Verdict != "yes" {
+			found = c.Cause // the rest stands below
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", c.Area, c.Name, c.Verdict, c.Tried, found)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nRungs to send UDP by, the best first: %s\n", strings.Join(r.Rungs, ", "))
-	for _, c := range r.lacking() {
-		fmt.Fprintf(w, "\n%s: %s\n", c.Name, c.Remedy)
+	fmt.Fprintf(w, "\nRungs that --rung takes besides auto: %s\n", strings.Join(r.Rungs, ", "))
+	if r.Bench != nil {
+		if err := r.Bench.print(w); err != nil {
+			return err
+		}
+	}
+	for _, same := range r.lacking() {
+		fmt.Fprintln(w)
+		for _, c := range same {
+			fmt.Fprintf(w, "%s: %s\n", c.Name, c.Detail)
+		}
+		if remedy := same[0].Remedy; remedy != "" {
+			fmt.Fprintf(w, "  remedy: %s\n", remedy)
+		}
 	}
 	return nil
 }
 
-// lacking is what is not there and has a remedy, one line for each remedy.
-func (r hostReport) lacking() (all []capability) {
+// lacking is all that is not there, what has the same remedy together.
+func (r hostReport) lacking() (all [][]capability) {
 	for _, c := range r.Capabilities {
-		if c.Verdict == "yes" || c.Remedy == "" {
+		if c.Verdict == "yes" {
 			continue
 		}
-		same := slices.IndexFunc(all, func(o capability) bool { return o.Remedy == c.Remedy })
+		same := slices.IndexFunc(all, func(o []capability) bool { return c.Remedy != "" && o[0].Remedy == c.Remedy })
 		if same < 0 {
-			all = append(all, c)
+			all = append(all, []capability{c})
 			continue
 		}
-		all[same].Name += ", " + c.Name
+		all[same] = append(all[same], c)
 	}
 	return all
 }

@@ -24,7 +24,8 @@ type Capability struct {
 	Name    string  `json:"name"`
 	Tried   string  `json:"tried"` // what was done to find out
 	Verdict Verdict `json:"verdict"`
-	Cause   string  `json:"cause,omitempty"`  // unless yes: what happened
+	Cause   string  `json:"cause,omitempty"`  // unless yes: in a word, like UringCause; empty where it is not known
+	Detail  string  `json:"detail,omitempty"` // unless yes: what happened
 	Remedy  string  `json:"remedy,omitempty"` // unless yes: what the operator can do
 }
 
@@ -63,7 +64,7 @@ func one(name, tried string, have func() error, remedy string) func() []Capabili
 	return func() []Capability {
 		c := Capability{Name: name, Tried: tried, Verdict: Yes}
 		if err := have(); err != nil {
-			c.Verdict, c.Cause, c.Remedy = Unknown, err.Error(), noLoopback
+			c.Verdict, c.Cause, c.Detail, c.Remedy = Unknown, causeOf(err), err.Error(), noLoopback
 			if errors.Is(err, errors.ErrUnsupported) {
 				c.Verdict, c.Remedy = No, remedy
 			}
@@ -75,6 +76,20 @@ func one(name, tried string, have func() error, remedy string) func() []Capabili
 	}
 }
 
+// causeOf is an error from a Have method in a word.
+func causeOf(err error) string {
+	if uring, ok := errors.AsType[*UringError](err); ok {
+		return string(uring.Cause)
+	}
+	switch {
+	case !errors.Is(err, errors.ErrUnsupported):
+		return ""
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOSYS):
+		return "seccomp" // every kernel that Go runs on has these system calls
+	}
+	return "kernel"
+}
+
 // probeBuffers asks for the default socket buffers.
 func probeBuffers() []Capability {
 	s, err := openSocket(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0))
@@ -82,7 +97,7 @@ func probeBuffers() []Capability {
 		s, err = openSocket(netip.AddrPortFrom(netip.IPv6Loopback(), 0))
 	}
 	if err != nil {
-		return []Capability{{Name: "socket buffers", Tried: "a UDP socket on loopback", Verdict: Unknown, Cause: err.Error(),
+		return []Capability{{Name: "socket buffers", Tried: "a UDP socket on loopback", Verdict: Unknown, Detail: err.Error(),
 			Remedy: noLoopback}}
 	}
 	defer s.close()
@@ -90,7 +105,7 @@ func probeBuffers() []Capability {
 	for _, b := range s.setBuffers(DefaultSocketBytes) {
 		c := Capability{Name: b.name + " buffer", Tried: fmt.Sprintf("%d bytes asked", b.asked), Verdict: Yes}
 		if remedy := b.remedy(); remedy != "" {
-			c.Verdict, c.Cause, c.Remedy = No, fmt.Sprintf("%d bytes given", b.have), remedy
+			c.Verdict, c.Cause, c.Detail, c.Remedy = No, "sysctl", fmt.Sprintf("%d bytes given", b.have), remedy
 		}
 		found = append(found, c)
 	}
