@@ -14,9 +14,17 @@ type destination struct {
 	turn  uint64
 	place int32
 
-	trains   trainLimits // the writer's
-	inFlight bool        // uringEngine's: has a message in the ring
+	// The writer's.
+	trains trainLimits
+	full   time.Duration // when its budget is whole again, since the writer's start
+	late   uint64        // turn of the first batch that has something over budget, 0: none
+	slot   int           // absorb's: place in a rest
+
+	inFlight bool // uringEngine's: has a message in the ring
 }
+
+// maxAbsorbed is the number of datagrams of a batch that absorbs others.
+const maxAbsorbed = 4096
 
 // A batch is datagrams grouped by destination, each group in order.
 type batch struct {
@@ -24,6 +32,10 @@ type batch struct {
 	packets []packet
 	chunks  [][]byte // the last one is being filled
 	room    []byte   // of the last chunk
+
+	turn  uint64  // of a batch taken
+	rest  []group // of groups, not yet sent
+	again bool    // the rest had its turn before
 
 	since  time.Time // when the first datagram came, where holds are on
 	waited patience  // why it was left to grow
@@ -55,6 +67,50 @@ func (b *batch) add(d *destination, data []byte, turn uint64) {
 	b.packets[g.tail].next = n
 	g.tail = n
 	g.bytes += len(data)
+}
+
+// absorb copies the rest of a later batch behind its own, if that fits in the
+// room of its last chunk. So what is late does not keep nearly empty chunks.
+func (b *batch) absorb(from *batch) bool {
+	bytes := 0
+	for _, g := range from.rest {
+		g.dest.slot = -1
+		for p := g.head; p >= 0; p = from.packets[p].next {
+			bytes += len(from.packets[p].data)
+		}
+	}
+	if bytes > len(b.room) || len(b.packets)+len(from.packets) > maxAbsorbed {
+		return false
+	}
+	for i, g := range b.rest {
+		g.dest.slot = i
+	}
+	for _, g := range from.rest {
+		for p := g.head; p >= 0; p = from.packets[p].next {
+			n := copy(b.room, from.packets[p].data)
+			b.append(g.dest, b.room[:n:n])
+			b.room = b.room[n:]
+		}
+		if g.dest.late == from.turn {
+			g.dest.late = b.turn
+		}
+	}
+	return true
+}
+
+// append appends a datagram to the rest, to the group that its destination's slot
+// says.
+func (b *batch) append(d *destination, data []byte) {
+	n := int32(len(b.packets))
+	b.packets = append(b.packets, packet{data: data, next: -1})
+	if d.slot < 0 {
+		d.slot = len(b.rest)
+		b.rest = append(b.rest, group{dest: d, head: n, tail: n})
+		return
+	}
+	g := &b.rest[d.slot]
+	b.packets[g.tail].next = n
+	g.tail = n
 }
 
 // reset empties the batch and keeps the memory of its slices.

@@ -42,6 +42,13 @@ type Config struct {
 	// 0 is DefaultMaxHold; where it is negative nothing waits.
 	MaxHold time.Duration
 
+	// Pace is the budget of each destination in bits per second. A burst may
+	// exceed it by 16 full datagrams, or by a millisecond's worth if that is more;
+	// the rest follows a millisecond later. It spreads bursts and is no limit:
+	// nothing is dropped because of it, and what it holds back leaves at once
+	// when there is too much of that. 0 is DefaultPace, negative is none.
+	Pace int64
+
 	// SocketBytes is asked of the kernel for its send and receive buffer each.
 	SocketBytes int
 
@@ -61,6 +68,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxHold == 0 {
 		c.MaxHold = DefaultMaxHold
+	}
+	if c.Pace == 0 {
+		c.Pace = DefaultPace
 	}
 	if c.SocketBytes == 0 {
 		c.SocketBytes = DefaultSocketBytes
@@ -135,7 +145,7 @@ func (c *Conn) start(config Config, ladder []rung, why string) error {
 	}
 	c.receiver = receiver
 	c.queue = newQueue(config.QueueBytes, config.DestinationBytes, config.MaxHold, c.socket.family)
-	c.writer = startWriter(c.queue, &c.counters, sends)
+	c.writer = startWriter(c.queue, &c.counters, sends, newPace(config.Pace))
 	logStart(config.Log, c.socket.local, ladder[0].name, why, receives, buffers)
 	return nil
 }

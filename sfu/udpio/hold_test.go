@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heldConn is a Conn whose writer sends to a script, each send taking that long.
-func heldConn(t *testing.T, maxHold, sending time.Duration) (*Conn, *script) {
+// scriptedConn is a Conn whose writer sends to a script, each send taking that
+// long. It has no socket.
+func scriptedConn(t *testing.T, config Config, sending time.Duration) (*Conn, *script) {
 	t.Helper()
 	l, scripts := scripted(t, allowed, func(message) error { time.Sleep(sending); return nil })
-	c := &Conn{queue: newQueue(1<<20, 1<<20, maxHold, unix.AF_INET)}
-	c.writer = startWriter(c.queue, l.counters, l)
+	config = config.withDefaults()
+	c := &Conn{queue: newQueue(config.QueueBytes, config.DestinationBytes, config.MaxHold, unix.AF_INET)}
+	c.writer = startWriter(c.queue, l.counters, l, newPace(config.Pace))
 	return c, scripts[0]
 }
 
@@ -48,7 +50,7 @@ func TestHold(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _ := heldConn(t, test.maxHold, 0)
+				c, _ := scriptedConn(t, Config{MaxHold: test.maxHold}, 0)
 				defer c.endWriter()
 				if test.holds > 0 {
 					c.Hold()
@@ -83,7 +85,7 @@ func TestHold(t *testing.T) {
 // TestHoldAfterWrite: what was written before the hold counts from its own time.
 func TestHoldAfterWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := heldConn(t, time.Millisecond, 400*time.Microsecond)
+		c, _ := scriptedConn(t, Config{MaxHold: time.Millisecond}, 400*time.Microsecond)
 		defer c.endWriter()
 		write := func() { c.queue.write([]byte("x"), destinationAt(1)); synctest.Wait() }
 		write() // the writer is at it for 400 us
@@ -107,7 +109,7 @@ func TestHoldAfterWrite(t *testing.T) {
 // writer can keep up.
 func TestHoldEndsWhenFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := heldConn(t, time.Millisecond, 0)
+		c, _ := scriptedConn(t, Config{MaxHold: time.Millisecond}, 0)
 		defer c.endWriter()
 		c.Hold()
 		defer c.Release()
@@ -144,7 +146,7 @@ func TestBusyWriterDelays(t *testing.T) {
 	}{{time.Millisecond, false}, {160 * time.Microsecond, false}, {84 * time.Microsecond, true}} {
 		t.Run(fmt.Sprint(test.every), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _ := heldConn(t, time.Millisecond, 80*time.Microsecond)
+				c, _ := scriptedConn(t, Config{MaxHold: time.Millisecond}, 80*time.Microsecond)
 				defer c.endWriter()
 				const packets = 5000
 				for range packets {
@@ -237,7 +239,7 @@ func TestOrderWithHolds(t *testing.T) {
 // TestHeldFrameIsOneTrain: what a hold is for.
 func TestHeldFrameIsOneTrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, s := heldConn(t, time.Millisecond, 0)
+		c, s := scriptedConn(t, Config{MaxHold: time.Millisecond}, 0)
 		defer c.endWriter()
 		const viewers, frame = 5, 8
 		c.Hold()

@@ -1,6 +1,7 @@
 package udpio
 
 import (
+	"cmp"
 	"maps"
 	"net"
 	"net/netip"
@@ -199,7 +200,8 @@ func (q *queue) take() (b *batch, done bool) {
 		return nil, false
 	}
 	defer q.mu.Unlock()
-	b, q.filling, q.spare = q.filling, q.spare, nil
+	b, q.filling, q.spare = q.filling, cmp.Or(q.spare, &batch{}), nil
+	b.turn, b.rest = q.turn, b.groups
 	q.turn++
 	q.hold.waiting.Store(false)
 	return b, false

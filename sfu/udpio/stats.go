@@ -20,6 +20,10 @@ type Stats struct {
 	Holds, Delays uint64
 	HeldTime      time.Duration
 
+	// Paced counts datagrams that left later because their destination had used
+	// up its budget (Config.Pace).
+	Paced uint64
+
 	// Drops counts datagrams lost here, by reason: "queue" and "destination"
 	// (no room in all or for the one), "refused" (by the kernel), "closed" (not
 	// sent when the Conn was closed) and "receive-buffer" (came when the
@@ -53,7 +57,7 @@ type counters struct {
 	trains, trainPackets             atomic.Uint64
 	holds, delays                    atomic.Uint64
 	heldTime                         atomic.Int64 // nanoseconds
-	demotions                        atomic.Uint64
+	paced, demotions                 atomic.Uint64
 	drops                            [dropReasons]atomic.Uint64
 }
 
@@ -106,7 +110,7 @@ func (c *Conn) Stats() Stats {
 		PacketsOut: n.packetsOut.Load(), BytesOut: n.bytesOut.Load(), BatchesOut: n.batchesOut.Load(),
 		Trains: n.trains.Load(), TrainPackets: n.trainPackets.Load(),
 		Holds: n.holds.Load(), Delays: n.delays.Load(), HeldTime: time.Duration(n.heldTime.Load()),
-		Demotions: n.demotions.Load(), Rung: stands.rung, Why: stands.why,
+		Paced: n.paced.Load(), Demotions: n.demotions.Load(), Rung: stands.rung, Why: stands.why,
 		Drops: map[string]uint64{"receive-buffer": c.socket.receiveDrops()},
 	}
 	for r := dropQueue; r < dropReasons; r++ {

@@ -30,21 +30,22 @@ func (l *trainLimits) allows(segment int) bool {
 
 // train appends to parts the datagrams that leave together, beginning with
 // packets[head], and returns them with the one that follows, -1 at the end of
-// the group. All of a train are as long as its first, but for the last, which
-// may be shorter (udp(7), UDP_SEGMENT).
-func train(parts [][]byte, packets []packet, head int32, most int) ([][]byte, int32) {
+// the group, and their length. They are at most so many, and but for the first
+// at most so many bytes. All of a train are as long as its first, but for the
+// last, which may be shorter (udp(7), UDP_SEGMENT).
+func train(parts [][]byte, packets []packet, head int32, most, mostBytes int) (all [][]byte, next int32, bytes int) {
 	first := packets[head].data
-	parts, head = append(parts, first), packets[head].next
-	for n, bytes := 1, len(first); n < most && head >= 0; n++ {
+	parts, head, bytes = append(parts, first), packets[head].next, len(first)
+	for n := 1; n < most && head >= 0; n++ {
 		p := packets[head]
-		bytes += len(p.data)
-		if len(p.data) > len(first) || len(p.data) == 0 || bytes > maxTrainBytes {
+		if len(p.data) > len(first) || len(p.data) == 0 || bytes+len(p.data) > mostBytes {
 			break
 		}
 		parts, head = append(parts, p.data), p.next
+		bytes += len(p.data)
 		if len(p.data) < len(first) {
 			break
 		}
 	}
-	return parts, head
+	return parts, head, bytes
 }

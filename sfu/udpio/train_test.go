@@ -24,7 +24,7 @@ func trains(packets []packet, most int) [][]int {
 	var cut [][]int
 	for head := int32(0); head >= 0; {
 		var parts [][]byte
-		parts, head = train(nil, packets, head, most)
+		parts, head, _ = train(nil, packets, head, most, maxTrainBytes)
 		var lengths []int
 		for _, part := range parts {
 			lengths = append(lengths, len(part))

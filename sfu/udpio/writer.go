@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -19,16 +20,27 @@ type writer struct {
 	parts    [][]byte
 	single   [1]message
 	load     load
+
+	pace          pace
+	start, lateAt time.Time
+	now           time.Duration // since start
+	late          []*batch      // with a rest, the oldest first
+	lateChunks    int           // of these
+	lateTimer     *time.Timer   // wakes the writer at lateAt
+	unpaced       bool          // no budget counts
 }
 
 // startWriter starts a writer. It ends when the queue is closed and empty.
-func startWriter(q *queue, c *counters, l *ladder) *writer {
+func startWriter(q *queue, c *counters, l *ladder, p pace) *writer {
 	w := &writer{
-		queue: q, counters: c, ladder: l,
+		queue: q, counters: c, ladder: l, pace: p,
 		done:     make(chan struct{}),
 		messages: make([]message, 0, maxMessages),
 		parts:    make([][]byte, 0, maxMessages*maxTrain),
+		start:    time.Now(),
 	}
+	w.lateTimer = time.AfterFunc(lateTurn, q.signal)
+	w.lateTimer.Stop()
 	go w.run()
 	return w
 }
@@ -37,12 +49,15 @@ func (w *writer) wait() { <-w.done }
 
 func (w *writer) run() {
 	defer close(w.done)
+	defer w.lateTimer.Stop()
 	for {
 		b, done := w.queue.take()
+		if len(w.late) > 0 && (done || !time.Now().Before(w.lateAt)) {
+			w.sendLate(done)
+		}
 		switch {
 		case b != nil:
 			w.spend(b)
-			w.queue.release(b)
 		case done:
 			return
 		default:
@@ -55,45 +70,144 @@ func (w *writer) run() {
 func (w *writer) spend(b *batch) {
 	most := w.queue.hold.most
 	if most == 0 {
-		w.sendBatch(b)
+		w.sendNew(b)
 		return
 	}
 	begin := time.Now()
 	w.counters.waited(b.waited, begin.Sub(b.since))
-	w.sendBatch(b)
+	w.sendNew(b)
 	w.load.spent(begin, time.Now())
 	w.queue.hold.delay.Store(int64(w.load.delay(most)))
 }
 
+// sendNew sends a batch, or keeps what is over budget for a later turn.
+func (w *writer) sendNew(b *batch) {
+	n := len(w.late)
+	if w.sendBatch(b) || n > 0 && w.late[n-1].absorb(b) {
+		w.queue.release(b)
+		return
+	}
+	if n == 0 {
+		w.later()
+	}
+	w.late = append(w.late, b)
+	w.lateChunks += len(b.chunks)
+	for w.lateChunks > w.queue.maxChunks/2 {
+		w.sendFirstLate()
+	}
+}
+
+// later sets the time of the next turn of what is late.
+func (w *writer) later() {
+	w.lateAt = time.Now().Add(lateTurn)
+	w.lateTimer.Reset(lateTurn)
+}
+
+// sendLate gives what was over budget its turn, the oldest batch first, or sends
+// all of it.
+func (w *writer) sendLate(all bool) {
+	for all && len(w.late) > 0 {
+		w.sendFirstLate()
+	}
+	unfinished := w.late[:0]
+	for _, b := range w.late {
+		if w.sendBatch(b) {
+			w.lateChunks -= len(b.chunks)
+			w.queue.release(b)
+		} else {
+			unfinished = append(unfinished, b)
+		}
+	}
+	clear(w.late[len(unfinished):])
+	if w.late = unfinished; len(w.late) > 0 {
+		w.later()
+	}
+}
+
+// sendFirstLate sends the oldest batch that is late, whatever the budget.
+func (w *writer) sendFirstLate() {
+	b := w.late[0]
+	w.late = slices.Delete(w.late, 0, 1)
+	w.lateChunks -= len(b.chunks)
+	w.unpaced = true
+	w.sendBatch(b)
+	w.unpaced = false
+	w.queue.release(b)
+	for _, b := range w.late {
+		for _, g := range b.rest {
+			if g.dest.late == 0 {
+				g.dest.late = b.turn
+			}
+		}
+	}
+}
+
 // sendBatch sends a batch, a message for each destination in turn so that one
-// with much to get does not hold up the others.
-func (w *writer) sendBatch(b *batch) {
+// with much to get does not hold up the others. It reports false if it leaves a
+// rest, which is of destinations that are over their budget.
+func (w *writer) sendBatch(b *batch) bool {
 	w.ladder.retry()
-	for groups := b.groups; len(groups) > 0; {
-		unfinished := groups[:0]
-		for _, g := range groups {
-			if g.head = w.add(g.dest, b.packets, g.head); g.head >= 0 {
+	w.tick()
+	for sent := true; sent && len(b.rest) > 0; {
+		sent = false
+		unfinished := b.rest[:0]
+		for _, g := range b.rest {
+			if w.add(b, &g) {
+				sent = true
+			}
+			if g.head >= 0 {
 				unfinished = append(unfinished, g)
 			}
 		}
-		groups = unfinished
+		b.rest = unfinished
 	}
 	w.flush()
+	b.again = true
+	return len(b.rest) == 0
 }
 
-// add appends the next message for a destination and returns what follows it.
-func (w *writer) add(d *destination, packets []packet, head int32) int32 {
+// tick reads the clock that budgets go by.
+func (w *writer) tick() {
+	if w.pace.bits > 0 {
+		w.now = time.Since(w.start)
+	}
+}
+
+// add appends the next message of a group, unless its destination is over its
+// budget or has older datagrams that are.
+func (w *writer) add(b *batch, g *group) bool {
+	d, first := g.dest, len(b.packets[g.head].data)
+	room := maxTrainBytes
+	if !w.unpaced {
+		if d.late != 0 && d.late < b.turn {
+			return false
+		}
+		if room = w.pace.room(d.full, w.now, first); room < first {
+			d.late = b.turn
+			return false
+		}
+	}
 	most := 1
-	if w.ladder.trains() && d.trains.allows(len(packets[head].data)) {
+	if w.ladder.trains() && d.trains.allows(first) {
 		most = maxTrain
 	}
-	start := len(w.parts)
-	w.parts, head = train(w.parts, packets, head, most)
+	start, bytes := len(w.parts), 0
+	w.parts, g.head, bytes = train(w.parts, b.packets, g.head, most, room)
+	if !w.unpaced {
+		d.full = w.pace.spend(d.full, w.now, bytes)
+	}
+	if b.again {
+		w.counters.paced.Add(uint64(len(w.parts) - start))
+	}
+	if g.head < 0 && d.late == b.turn {
+		d.late = 0
+	}
 	w.messages = append(w.messages, message{dest: d, parts: w.parts[start:]})
 	if len(w.messages) == maxMessages {
 		w.flush()
+		w.tick()
 	}
-	return head
+	return true
 }
 
 func (w *writer) flush() {
