@@ -84,7 +84,7 @@ func (g Group) Signal(signals ...syscall.Signal) error {
 // that was listed may be another's.
 func (g Group) signal(pid int, signals []syscall.Signal) error {
 	if pid <= 1 {
-		return errors.New("it is of another PID namespace, or init")
+		return errors.New("it is init")
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {
