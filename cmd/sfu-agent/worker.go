@@ -110,7 +110,7 @@ func work(ctx context.Context, o *workerOptions, log *slog.Logger) error {
 		return err
 	}
 	defer listener.Close()
-	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, MaxHold: cmp.Or(o.maxHold, -1), Log: log})
+	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, MaxHold: cmp.Or(o.maxHold, -1), Log: log, Prober: newProber()})
 	if err != nil {
 		return err
 	}
