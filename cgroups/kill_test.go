@@ -17,8 +17,6 @@ func TestSignalSparesOthers(t *testing.T) {
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer other.Wait()
-	defer other.Process.Kill()
 	gone := exec.Command("true")
 	if err := gone.Run(); err != nil {
 		t.Fatal(err)
@@ -27,9 +25,12 @@ func TestSignalSparesOthers(t *testing.T) {
 	if err := g.Signal(syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}
-	var status syscall.WaitStatus
-	if pid, err := syscall.Wait4(other.Process.Pid, &status, syscall.WNOHANG, nil); pid != 0 || err != nil {
-		t.Errorf("the other process ended: %v, %v", status, err)
+	if err := other.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	_ = other.Wait()
+	if status := other.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
+		t.Errorf("the other process: %v", other.ProcessState)
 	}
 	set(t, g, "cgroup.procs", "1\n")
 	if err := g.Signal(syscall.SIGCONT); err == nil {
