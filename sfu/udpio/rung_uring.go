@@ -102,8 +102,12 @@ func (e *uringEngine) sentFirst(messages []message) (sent int, errno unix.Errno)
 	return sent, errno
 }
 
-// lose gives up the ring.
+// lose gives up the ring, for the first cause: what is wrong after that follows
+// from it.
 func (e *uringEngine) lose(cause error) {
+	if e.lost != nil {
+		return
+	}
 	e.lost = fmt.Errorf("%w: %w", errLost, cause)
 	if err := e.ring.Close(); err != nil {
 		e.lost = fmt.Errorf("%w; %w", e.lost, err)
