@@ -1,6 +1,7 @@
 package sfu
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -100,6 +101,9 @@ func (u *upTrack) receive(remote rtpReader, in *inbox) (n int, err error) {
 			return 0, err
 		}
 		u.bufs[n] = u.bufs[n][:length]
+		if n == 0 && in.pending() == 0 {
+			runtime.Gosched() // pion's goroutines may be about to hand on what came with it
+		}
 	}
 	return n, nil
 }
