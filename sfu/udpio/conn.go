@@ -146,7 +146,8 @@ func (c *Conn) start(config Config, ladder []rung, why string) error {
 	c.receiver = receiver
 	c.queue = newQueue(config.QueueBytes, config.DestinationBytes, config.MaxHold, c.socket.family)
 	c.writer = startWriter(c.queue, &c.counters, sends, newPace(config.Pace))
-	logStart(config.Log, c.socket.local, ladder[0].name, why, receives, buffers)
+	stands := sends.state.Load()
+	logStart(config.Log, c.socket.local, stands.rung, stands.why, receives, buffers)
 	return nil
 }
 

@@ -42,7 +42,12 @@ type standing struct{ rung, why string }
 
 func newLadder(s *socket, c *counters, rungs []rung, why string, log *slog.Logger) (*ladder, error) {
 	l := &ladder{socket: s, counters: c, log: log, why: why, rungs: rungs, engines: make([]engine, len(rungs))}
-	if err := l.stand(0, why); err != nil {
+	err := l.stand(0, why)
+	if err != nil && rungs[0].wish {
+		l.again = time.Now().Add(retryAfter)
+		err = l.stand(1, err.Error())
+	}
+	if err != nil {
 		return nil, err
 	}
 	return l, nil

@@ -3,8 +3,6 @@ package uring
 // What follows is of include/uapi/linux/io_uring.h.
 
 const (
-	setupCoopTaskrun = 1 << 8 // since Linux 5.19
-
 	featureSingleMmap = 1 << 0 // 5.4
 	featureNoDrop     = 1 << 1 // 5.5
 	featureExtArg     = 1 << 8 // 5.11
