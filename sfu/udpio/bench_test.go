@@ -1,6 +1,7 @@
 package udpio
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,48 +36,206 @@ func cpuTime(tb testing.TB) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// BenchmarkRungs reports for each rung the CPU time that one datagram of 1200
-// bytes costs, for frames of 1 and 8 of them to 50 destinations. The rungs take
-// turns, so that a busy machine is busy for all; the figure is the median.
+// holes are so many of them.
+func holes(tb testing.TB, n int) []netip.AddrPort {
+	tb.Helper()
+	to := make([]netip.AddrPort, n)
+	for i := range to {
+		to[i] = hole(tb)
+	}
+	return to
+}
+
+// A meter is an engine that tells when so many datagrams have left.
+type meter struct {
+	engine
+	left int
+	done chan struct{}
+}
+
+func (m *meter) send(messages []message) (int, error) {
+	n, err := m.engine.send(messages)
+	for _, sent := range messages[:n] {
+		m.left -= len(sent.parts)
+	}
+	if m.left <= 0 {
+		m.done <- struct{}{}
+	}
+	return n, err
+}
+
+// metered returns a Conn on the rung, without a pace, and its meter.
+func metered(b *testing.B, rung string) (*Conn, *meter) {
+	b.Helper()
+	ladder, _, err := choose(rung, &Prober{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, real := &meter{done: make(chan struct{}, 1)}, ladder[0].open
+	ladder[0].open = func(s *socket) (e engine, err error) {
+		m.engine, err = real(s)
+		return m, err
+	}
+	config := quiet
+	config.Pace = -1
+	c, err := open(config.withDefaults(), ladder, "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return c, m
+}
+
+// frames is what a viewer gets: datagrams of 1200 bytes of which the last of a
+// frame is shorter.
+func frames(size int) [][]byte {
+	packets := make([][]byte, size)
+	for i := range packets {
+		packets[i] = make([]byte, 1200)
+	}
+	packets[size-1] = packets[size-1][:1100]
+	return packets
+}
+
+// costs collects figures of several ways that take turns, so that a busy machine
+// is busy for all.
+type costs map[string][]float64
+
+// measure adds the CPU time per datagram of a round.
+func (c costs) measure(b *testing.B, way string, datagrams int, round func()) {
+	before := cpuTime(b)
+	round()
+	c[way] = append(c[way], float64(cpuTime(b)-before)/float64(datagrams))
+}
+
+func (c costs) median(way string) float64 {
+	slices.Sort(c[way])
+	return c[way][len(c[way])/2]
+}
+
+func (c costs) report(b *testing.B) {
+	b.ReportMetric(0, "ns/op")
+	for way := range c {
+		b.ReportMetric(c.median(way), way+"-ns/packet")
+	}
+}
+
+const benchDestinations, benchRounds = 100, 10
+
+// write writes a frame to each as an SFU does. It holds if that is of several
+// packets.
+func write(c *Conn, to []netip.AddrPort, frame [][]byte) {
+	if len(frame) > 1 {
+		c.Hold()
+		defer c.Release()
+	}
+	for _, addr := range to {
+		for _, packet := range frame {
+			c.WriteToAddrPort(packet, addr)
+		}
+	}
+}
+
+// BenchmarkRungs reports for each rung the CPU time that one datagram costs, for
+// frames of 1 and 8 of them to 100 destinations: the median.
 func BenchmarkRungs(b *testing.B) {
-	const destinations, packets = 50, 4000
-	payload := make([]byte, 1200)
-	for _, frame := range []int{1, 8} {
-		b.Run(fmt.Sprintf("frame=%d", frame), func(b *testing.B) {
-			var to []netip.AddrPort
-			for range destinations {
-				to = append(to, hole(b))
+	for _, size := range []int{1, 8} {
+		b.Run(fmt.Sprintf("frame=%d", size), func(b *testing.B) {
+			to, frame, found := holes(b, benchDestinations), frames(size), make(costs)
+			type way struct {
+				*Conn
+				*meter
 			}
-			conns := make(map[string]*Conn)
+			conns := make(map[string]way)
 			for _, r := range rungs() {
 				if r.missing(&Prober{}) == nil {
-					conns[r.name] = benchConn(b, r.name)
+					c, m := metered(b, r.name)
+					conns[r.name] = way{c, m}
 				}
 			}
-			costs := make(map[string][]float64)
 			for b.Loop() {
-				for name, c := range conns {
-					before, sent := cpuTime(b), c.counters.packetsOut.Load()
-					for n := 0; n < packets; n += destinations * frame {
-						for _, addr := range to {
-							for range frame {
-								c.WriteToAddrPort(payload, addr)
-							}
+				for name, w := range conns {
+					found.measure(b, name, benchRounds*size*len(to), func() {
+						for range benchRounds {
+							w.left = size * len(to)
+							write(w.Conn, to, frame)
+							<-w.done
 						}
-						for c.counters.packetsOut.Load() < sent+uint64(n+destinations*frame) {
-							time.Sleep(20 * time.Microsecond)
-						}
-					}
-					costs[name] = append(costs[name], float64(cpuTime(b)-before)/packets)
+					})
 				}
 			}
-			b.ReportMetric(0, "ns/op")
-			for name, cost := range costs {
-				slices.Sort(cost)
-				b.ReportMetric(cost[len(cost)/2], name+"-ns/packet")
-			}
+			found.report(b)
 		})
 	}
+}
+
+// BenchmarkOverhead reports what the queue and the writer add to a loop that does
+// nothing but send the same datagrams on the same rung.
+func BenchmarkOverhead(b *testing.B) {
+	for _, size := range []int{1, 8} {
+		b.Run(fmt.Sprintf("frame=%d", size), func(b *testing.B) {
+			to, frame, found := holes(b, benchDestinations), frames(size), make(costs)
+			c, m := metered(b, "auto")
+			raw, messages := prepared(b, to, frame)
+			for b.Loop() {
+				found.measure(b, "raw", benchRounds*size*len(to), func() {
+					for range benchRounds {
+						for rest := messages; len(rest) > 0; {
+							n, err := raw.send(rest[:min(len(rest), maxMessages)])
+							if err != nil {
+								b.Fatal(err)
+							}
+							rest = rest[n:]
+						}
+					}
+				})
+				found.measure(b, "conn", benchRounds*size*len(to), func() {
+					for range benchRounds {
+						m.left = size * len(to)
+						write(c, to, frame)
+						<-m.done
+					}
+				})
+			}
+			found.report(b)
+			b.ReportMetric(found.median("conn")-found.median("raw"), "over-ns/packet")
+			sent := c.Stats()
+			b.ReportMetric(float64(sent.PacketsOut)/float64(sent.BatchesOut), "packets/call")
+		})
+	}
+}
+
+// prepared returns an engine of the best rung on a socket of its own, and a
+// message for each destination.
+func prepared(b *testing.B, to []netip.AddrPort, frame [][]byte) (engine, []message) {
+	b.Helper()
+	s, err := openSocket(loopbackAny)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.close() })
+	s.setBuffers(DefaultSocketBytes)
+	ladder, _, err := choose("auto", &Prober{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := ladder[0].open(s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var messages []message
+	for _, addr := range to {
+		sa, err := encode(addr, s.family)
+		if err != nil {
+			b.Fatal(err)
+		}
+		own := make([][]byte, len(frame)) // as what is sealed for one has memory of its own
+		for i, packet := range frame {
+			own[i] = bytes.Clone(packet)
+		}
+		messages = append(messages, message{dest: &destination{addr: addr, to: sa}, parts: own})
+	}
+	return e, messages
 }
 
 func benchConn(b *testing.B, rung string) *Conn {
@@ -91,19 +250,24 @@ func benchConn(b *testing.B, rung string) *Conn {
 	return c
 }
 
-// BenchmarkQueue is what the caller of WriteToAddrPort pays, for packets to 100
-// destinations.
+// BenchmarkQueue is what the caller of WriteToAddrPort pays for a packet to one of
+// 100 destinations, and for 8 in a row to each.
 func BenchmarkQueue(b *testing.B) {
-	q, payload := newQueue(DefaultQueueBytes, DefaultDestinationBytes, 0, unix.AF_INET), make([]byte, 1200)
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		if drop, err := q.write(payload, destinationAt(n%100)); drop != dropNone || err != nil {
-			b.Fatal(drop, err)
-		}
-		if n%500 == 499 {
-			sending, _ := q.take()
-			q.release(sending)
-		}
+	for _, row := range []int{1, 8} {
+		b.Run(fmt.Sprintf("row=%d", row), func(b *testing.B) {
+			q, payload := newQueue(DefaultQueueBytes, DefaultDestinationBytes, DefaultMaxHold, unix.AF_INET), make([]byte, 1200)
+			b.Cleanup(q.close)
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				if drop, err := q.write(payload, destinationAt(n/row%100)); drop != dropNone || err != nil {
+					b.Fatal(drop, err)
+				}
+				if n%500 == 499 {
+					sending, _ := q.take()
+					q.release(sending)
+				}
+			}
+		})
 	}
 }
 

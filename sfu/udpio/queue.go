@@ -1,7 +1,6 @@
 package udpio
 
 import (
-	"cmp"
 	"maps"
 	"net"
 	"net/netip"
@@ -35,6 +34,7 @@ type queue struct {
 	filling      *batch
 	spare        *batch
 	destinations map[netip.AddrPort]*destination
+	last         *destination // written to: often the next one as well
 	free         [][]byte
 	chunks       int // in use
 }
@@ -68,7 +68,10 @@ func (q *queue) write(b []byte, to netip.AddrPort) (dropReason, error) {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
 	q.mu.Lock()
-	d := q.destinations[to]
+	d := q.last
+	if d == nil || d.addr != to {
+		d = q.destinations[to]
+	}
 	if d == nil { // encoding may have to ask the kernel for a zone
 		q.mu.Unlock()
 		sa, err := encode(to, q.family)
@@ -82,6 +85,7 @@ func (q *queue) write(b []byte, to netip.AddrPort) (dropReason, error) {
 		q.mu.Unlock()
 		return dropNone, net.ErrClosed
 	}
+	q.last = d
 	wake, wait := false, time.Duration(0)
 	drop := q.append(d, b)
 	if drop == dropNone {
@@ -169,6 +173,7 @@ func (q *queue) learn(to netip.AddrPort, sa sockaddr) *destination {
 	}
 	if len(q.destinations) >= maxDestinations {
 		maps.DeleteFunc(q.destinations, func(_ netip.AddrPort, d *destination) bool { return d.turn != q.turn })
+		q.last = nil
 		if len(q.destinations) >= maxDestinations {
 			return nil
 		}
@@ -200,8 +205,11 @@ func (q *queue) take() (b *batch, done bool) {
 		return nil, false
 	}
 	defer q.mu.Unlock()
-	b, q.filling, q.spare = q.filling, cmp.Or(q.spare, &batch{}), nil
+	b = q.filling
 	b.turn, b.rest = q.turn, b.groups
+	if q.filling, q.spare = q.spare, nil; q.filling == nil {
+		q.filling = &batch{}
+	}
 	q.turn++
 	q.hold.waiting.Store(false)
 	return b, false
