@@ -23,7 +23,7 @@ func stressCommand() *cobra.Command {
 		Use:   "stress",
 		Short: "Put load on real parts and count what goes wrong",
 	}
-	cmd.AddCommand(stressScopesCommand(), stressFanoutCommand())
+	cmd.AddCommand(stressScopesCommand(), stressFanoutCommand(), stressSoakCommand())
 	return cmd
 }
 

@@ -37,6 +37,7 @@ type stressFanout struct {
 	token      string
 	pids       []int
 	bind       string
+	saturate   bool
 	noCeiling  bool
 	strict     bool
 	asJSON     bool
@@ -83,6 +84,7 @@ packet was lost.`,
 	f.StringVar(&o.token, "token", "", "bearer token for --target")
 	f.IntSliceVar(&o.pids, "pid", nil, "processes of --target whose CPU time counts, with their children's")
 	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of the viewers")
+	f.BoolVar(&o.saturate, "saturate", false, "look for the highest rate without loss, from --rate on, with --max-hold and with none; then measure both at 90 % of it")
 	f.BoolVar(&o.noCeiling, "no-ceiling", false, "leave the ceiling out")
 	f.BoolVar(&o.strict, "strict", false, "exit with 1 where a packet was lost")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
@@ -114,7 +116,11 @@ func (o *stressFanout) run(ctx context.Context, w io.Writer) error {
 	}
 	line := progressLine{w: os.Stderr, on: isTerminal(os.Stderr)}
 	cfg.Progress = line.show
-	report, err := fanout.Run(ctx, cfg)
+	measure := fanout.Run
+	if o.saturate {
+		measure = fanout.Saturate
+	}
+	report, err := measure(ctx, cfg)
 	line.clear()
 	if err != nil {
 		return err
@@ -137,7 +143,7 @@ func (o *stressFanout) print(w io.Writer, report *fanout.Report) error {
 
 func (o *stressFanout) config() (fanout.Config, error) {
 	cfg := fanout.Config{
-		Part: part, Worker: o.worker, Target: o.target, Token: o.token, PIDs: o.pids, Rungs: o.rungs,
+		Part: part, Worker: o.worker, Target: o.target, Token: o.token, PIDs: o.pids,
 		Viewers: o.viewers, Rooms: o.rooms, Time: time.Duration(o.seconds * float64(time.Second)), Rounds: o.rounds, NoCeiling: o.noCeiling,
 	}
 	var err error
@@ -145,10 +151,16 @@ func (o *stressFanout) config() (fanout.Config, error) {
 		return cfg, fmt.Errorf("--bind: %w", err)
 	}
 	if slices.Equal(o.rungs, []string{"all"}) {
-		cfg.Rungs = append([]string{"auto"}, udpio.Rungs()...)
+		o.rungs = append([]string{"auto"}, udpio.Rungs()...)
 	}
 	if o.target != "" {
-		cfg.Rungs = []string{o.target}
+		o.rungs = []string{o.target}
+	}
+	for _, rung := range o.rungs {
+		cfg.Variants = append(cfg.Variants, fanout.Variant{Rung: rung, MaxHold: o.maxHold})
+		if o.saturate && o.target == "" {
+			cfg.Variants = append(cfg.Variants, fanout.Variant{Rung: rung})
+		}
 	}
 	if o.paced {
 		o.loads = []string{"paced"}
@@ -159,7 +171,7 @@ func (o *stressFanout) config() (fanout.Config, error) {
 		}
 		cfg.Loads = append(cfg.Loads, fanout.Load{Rate: int(o.rate), Frame: o.frame, Paced: name == "paced"})
 	}
-	return cfg, o.check(cfg)
+	return cfg, o.check()
 }
 
 // Bounds of a run.
@@ -168,13 +180,13 @@ const (
 	maxStressRate    = 1_000_000_000
 )
 
-func (o *stressFanout) check(cfg fanout.Config) error {
+func (o *stressFanout) check() error {
 	for _, n := range o.viewers {
 		if n < 1 || n > maxStressViewers || n < o.rooms {
 			return fmt.Errorf("--viewers %d: want 1 to %d, and one for each room", n, maxStressViewers)
 		}
 	}
-	for _, rung := range cfg.Rungs {
+	for _, rung := range o.rungs {
 		if o.target == "" && rung != "auto" && !slices.Contains(udpio.Rungs(), rung) {
 			return fmt.Errorf("--rung %q: want all, auto or some of %s", rung, strings.Join(udpio.Rungs(), ", "))
 		}
@@ -196,16 +208,20 @@ func (o *stressFanout) check(cfg fanout.Config) error {
 
 // worker makes the command of the SFU under test: an agent starts its workers
 // so, but for the sandbox.
-func (o *stressFanout) worker(socket, rung string) *exec.Cmd {
-	cmd := exec.Command(ownProgram, "worker", "--name", "fanout", "--udp", "127.0.0.1:0", "--control", socket, "--rung", rung, "--log-level", "warn")
-	if o.maxHold >= 0 {
-		cmd.Args = append(cmd.Args, "--max-hold", o.maxHold.String())
-	}
-	cmd.Env = os.Environ()
+func (o *stressFanout) worker(socket string, v fanout.Variant) *exec.Cmd {
+	cmd := stressWorker(socket, v)
 	if o.gomaxprocs > 0 {
-		cmd.Env = append(cmd.Env, "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
+		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(o.gomaxprocs))
 	}
 	return cmd
+}
+
+func stressWorker(socket string, v fanout.Variant) *exec.Cmd {
+	args := []string{"worker", "--name", "fanout", "--udp", "127.0.0.1:0", "--control", socket, "--rung", v.Rung, "--log-level", "warn"}
+	if v.MaxHold >= 0 {
+		args = append(args, "--max-hold", v.MaxHold.String())
+	}
+	return exec.Command(ownProgram, args...)
 }
 
 // bits is a flag of bit/s with an optional k, M or G.

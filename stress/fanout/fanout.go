@@ -16,7 +16,7 @@ type Config struct {
 
 	// Worker makes the command of an SFU worker on any UDP port of loopback that
 	// serves on the unix socket.
-	Worker func(socket, rung string) *exec.Cmd
+	Worker func(socket string, v Variant) *exec.Cmd
 
 	// Target is the URL of another SFU's endpoints instead of a worker of our
 	// own, with {kind} for "whip" and "whep" and {room} for a room's name. PIDs
@@ -25,16 +25,36 @@ type Config struct {
 	Token  string
 	PIDs   []int
 
-	Bind    netip.Addr // address of the viewers; 127.0.0.1 if it is not set
-	Rungs   []string   // of the worker; one without Target
-	Viewers []int
-	Rooms   int // each with a publisher; the viewers are spread over them
-	Loads   []Load
-	Time    time.Duration // of each measurement
-	Rounds  int           // of a measurement of the SFU and one of the ceiling
+	Bind     netip.Addr // address of the viewers; 127.0.0.1 if it is not set
+	Variants []Variant  // what to measure; one with Target
+	Viewers  []int
+	Rooms    int // each with a publisher; the viewers are spread over them
+	Loads    []Load
+	Time     time.Duration // of each measurement
+	Rounds   int           // of a measurement of the SFU and one of the ceiling
 
 	NoCeiling bool
 	Progress  func(what string) // nil: none
+}
+
+// A Variant is a way to start the worker.
+type Variant struct {
+	Rung    string
+	MaxHold time.Duration // below 0: the worker's default
+}
+
+func (v Variant) maxHoldMS() float64 {
+	if v.MaxHold < 0 {
+		return -1
+	}
+	return float64(v.MaxHold) / float64(time.Millisecond)
+}
+
+func (v Variant) String() string {
+	if v.MaxHold < 0 {
+		return v.Rung
+	}
+	return fmt.Sprintf("%s, hold %v", v.Rung, v.MaxHold)
 }
 
 func (cfg *Config) bind() netip.Addr {
@@ -55,8 +75,8 @@ func (cfg *Config) progress(what string) {
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := newReport(cfg)
 	for _, viewers := range cfg.Viewers {
-		for _, rung := range cfg.Rungs {
-			rows, err := cfg.rows(ctx, rung, viewers)
+		for _, v := range cfg.Variants {
+			rows, err := cfg.rows(ctx, v, viewers)
 			if err != nil {
 				return r, err
 			}
@@ -66,56 +86,55 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return r, nil
 }
 
-func (cfg *Config) rows(ctx context.Context, rung string, viewers int) (rows []*Row, err error) {
-	s, err := cfg.open(ctx, rung, viewers)
+func (cfg *Config) rows(ctx context.Context, v Variant, viewers int) (rows []*Row, err error) {
+	s, err := cfg.open(ctx, v, viewers)
 	if err != nil {
-		return nil, fmt.Errorf("rung %s, %d viewers: %w", rung, viewers, err)
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
 	for _, l := range cfg.Loads {
-		row, err := s.row(ctx, rung, l)
-		if err != nil {
-			return nil, fmt.Errorf("rung %s, %d viewers: %w", rung, viewers, err)
+		row := s.newRow(l)
+		for range cfg.Rounds {
+			if err := s.round(ctx, row); err != nil {
+				return nil, err
+			}
 		}
 		rows = append(rows, row)
+		if err := s.conclude(ctx, row); err != nil {
+			return nil, err
+		}
 	}
 	return rows, nil
 }
 
-// row alternates between the ceiling and the SFU.
-func (s *scene) row(ctx context.Context, rung string, l Load) (*Row, error) {
-	row := s.newRow(rung, l)
-	for round := range s.cfg.Rounds {
-		name := fmt.Sprintf("%s, %d viewers, round %d of %d", row.Rung, s.viewers, round+1, s.cfg.Rounds)
-		var ceiling *sample
-		if s.ceiling != nil {
-			s.cfg.progress(name + ": ceiling")
-			m, err := s.atCeiling(ctx, l, s.cfg.Time)
-			if err != nil {
-				return nil, err
-			}
-			ceiling = &m
-		}
-		s.cfg.progress(name + ": SFU")
-		m, err := s.ours(ctx, l, s.cfg.Time)
+// round measures the ceiling, if there is one, and the SFU.
+func (s *scene) round(ctx context.Context, row *Row) error {
+	name := fmt.Sprintf("%s, %d viewers, %s, %.1f Mbit/s, round %d", s.variant, s.viewers, row.loadName(), float64(row.Rate)/1e6, len(row.cpus)+1)
+	var ceiling *sample
+	if s.ceiling != nil {
+		s.cfg.progress(name + ": ceiling")
+		m, err := s.atCeiling(ctx, row.Load, s.cfg.Time)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("%s: ceiling: %w", name, err)
 		}
-		row.add(m, ceiling)
+		ceiling = &m
 	}
-	return row, s.finish(ctx, row)
+	s.cfg.progress(name + ": SFU")
+	m, err := s.ours(ctx, row.Load, s.cfg.Time)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	row.add(m, ceiling)
+	return nil
 }
 
-// finish adds what the worker says of itself.
-func (s *scene) finish(ctx context.Context, row *Row) error {
+// conclude completes a row, with what the worker says of itself.
+func (s *scene) conclude(ctx context.Context, row *Row) error {
 	row.conclude()
 	if s.worker == nil {
 		return nil
 	}
 	status, err := s.worker.control.Status(ctx)
-	if err != nil {
-		return err
-	}
 	row.RungInUse, row.Why = status.UDP.Rung, status.UDP.Why
-	return nil
+	return err
 }

@@ -52,13 +52,14 @@ func (l Load) source() rtcclient.Source {
 
 // publishers is the publisher part: one publisher for each room.
 type publishers struct {
-	web *http.Client
-	all []*rtcclient.Publisher
+	target target
+	web    *http.Client
+	all    []*rtcclient.Publisher
 }
 
 func newPublishers() (handlers, func(context.Context) error, error) {
 	p := &publishers{}
-	return handlers{"open": handle(p.open), "load": handle(p.load), "sent": p.sent}, p.close, nil
+	return handlers{"open": handle(p.open), "load": handle(p.load), "sent": p.sent, "replace": handle(p.replace)}, p.close, nil
 }
 
 type openPublishers struct {
@@ -67,16 +68,37 @@ type openPublishers struct {
 }
 
 func (p *publishers) open(ctx context.Context, o openPublishers) (any, error) {
-	p.web = o.Target.web()
+	p.target, p.web = o.Target, o.Target.web()
 	for room := range o.Rooms {
-		cfg := o.Target.client("whip", room)
-		cfg.HTTP, cfg.Source = p.web, Load{Frame: 1}.source()
-		one, err := rtcclient.Publish(ctx, cfg)
+		one, err := p.publish(ctx, room)
 		if err != nil {
 			return nil, err
 		}
 		p.all = append(p.all, one)
 	}
+	return nil, nil
+}
+
+// publish connects to a room, and sends nothing yet.
+func (p *publishers) publish(ctx context.Context, room int) (*rtcclient.Publisher, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	defer p.web.CloseIdleConnections()
+	cfg := p.target.client("whip", room)
+	cfg.HTTP, cfg.Source = p.web, Load{Frame: 1}.source()
+	return rtcclient.Publish(ctx, cfg)
+}
+
+// replace has another publisher take the place of a room's.
+func (p *publishers) replace(ctx context.Context, room int) (any, error) {
+	if err := p.all[room].Close(ctx); err != nil {
+		return nil, err
+	}
+	one, err := p.publish(ctx, room)
+	if err != nil {
+		return nil, err
+	}
+	p.all[room] = one
 	return nil, nil
 }
 

@@ -219,6 +219,19 @@ func (t *tap) take(b []byte, from *unix.RawSockaddrAny, now time.Time) {
 	}
 }
 
+// overflowed is how many datagrams the kernel dropped because the socket's buffer
+// was full.
+func (t *tap) overflowed() uint64 {
+	var info [unix.SK_MEMINFO_VARS]uint32
+	length := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(t.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&length)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return uint64(info[unix.SK_MEMINFO_DROPS])
+}
+
 // isRTP tells RTP from STUN and DTLS (RFC 7983) and from RTCP (RFC 5761).
 func isRTP(b []byte) bool {
 	return len(b) >= rtpHeaderSize && b[0]>>6 == 2 && (b[1] < 192 || b[1] > 223)

@@ -40,23 +40,24 @@ type Spread struct {
 
 // Row is one rung under one load.
 type Row struct {
-	Rung           string  `json:"rung"`        // asked for
-	RungInUse      string  `json:"rung_in_use"` // at the end
-	Why            string  `json:"why"`         // why not a better one
-	Viewers        int     `json:"viewers"`
-	Rooms          int     `json:"rooms"`
-	Rate           int     `json:"rate"`  // bit/s of each publisher
-	Frame          int     `json:"frame"` // packets
-	Paced          bool    `json:"paced"`
-	Seconds        float64 `json:"seconds"` // of each round
-	Rounds         int     `json:"rounds"`
-	SessionsFailed int     `json:"sessions_failed"`
-	Failure        string  `json:"failure,omitempty"` // one of them
+	Name           string        `json:"name,omitempty"` // of a row that is not simply a load
+	Rung           string        `json:"rung"`           // asked for
+	RungInUse      string        `json:"rung_in_use"`    // at the end
+	Why            string        `json:"why"`            // why not a better one
+	Viewers        int           `json:"viewers"`
+	Rooms          int           `json:"rooms"`
+	Load           `json:"load"` // of each publisher
+	MaxHoldMS      float64       `json:"max_hold_ms"` // -1: the worker's default
+	Seconds        float64       `json:"seconds"`     // of each round
+	Rounds         int           `json:"rounds"`
+	SessionsFailed int           `json:"sessions_failed"`
+	Failure        string        `json:"failure,omitempty"` // one of them
 
 	SFUCPUSeconds    float64 `json:"sfu_cpu_seconds"` // of all rounds
 	Delivered        uint64  `json:"delivered"`       // packets, in that time
 	PacketsPerSecond float64 `json:"packets_per_second"`
 	Lost             uint64  `json:"lost"`
+	Overflowed       uint64  `json:"overflowed"` // of these, had reached a viewer's socket, which was full
 	Duplicates       uint64  `json:"duplicates"`
 	Reordered        uint64  `json:"reordered"`
 	Checked          uint64  `json:"checked"`
@@ -76,10 +77,13 @@ type Row struct {
 	RSSPerViewerKiB    float64 `json:"rss_per_viewer_kib"` // of an idle one
 	PacketsPerSend     float64 `json:"packets_per_send"`   // trains count as one send
 	PacketsPerCall     float64 `json:"packets_per_syscall"`
+	HeldShare          float64 `json:"held_share"`              // of the time, in which packets waited to be sent with others
+	HeldMeanMS         float64 `json:"held_mean_ms"`            // of a batch that waited
 	SentOfAsked        float64 `json:"publisher_sent_of_asked"` // share
 	CeilingSentOfAsked float64 `json:"ceiling_sent_of_asked"`   // share
 	Note               string  `json:"note,omitempty"`
 
+	variant                Variant
 	cpus, ceilings, ratios []float64
 	delays                 histogram
 	published, atCeiling   uint64
@@ -119,9 +123,9 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-func (s *scene) newRow(rung string, l Load) *Row {
+func (s *scene) newRow(l Load) *Row {
 	return &Row{
-		Rung: rung, Viewers: s.viewers, Rooms: s.cfg.Rooms, Rate: l.Rate, Frame: l.Frame, Paced: l.Paced,
+		Rung: s.variant.Rung, Viewers: s.viewers, Rooms: s.cfg.Rooms, Load: l, MaxHoldMS: s.variant.maxHoldMS(), variant: s.variant,
 		Seconds: s.cfg.Time.Seconds(), Rounds: s.cfg.Rounds, SessionsFailed: s.failed, Failure: s.failure,
 		RSSPerViewerKiB: s.rssPerViewer, delays: histogram{},
 	}
@@ -134,6 +138,7 @@ func (r *Row) add(m sample, ceiling *sample) {
 	r.SFUCPUSeconds += m.cpu.Seconds()
 	r.Delivered += m.delivered
 	r.Lost += t.Lost
+	r.Overflowed += t.Overflowed
 	r.Duplicates += t.Duplicates
 	r.Reordered += t.Reordered
 	r.Checked += t.Checked
@@ -145,9 +150,7 @@ func (r *Row) add(m sample, ceiling *sample) {
 	}
 	r.wall += m.wall
 	r.published += m.published
-	r.udp.packets += m.udp.packets
-	r.udp.calls += m.udp.calls
-	r.udp.sends += m.udp.sends
+	r.udp = r.udp.plus(m.udp, 1)
 	if ceiling != nil {
 		r.ceilings = append(r.ceilings, ceiling.cpuPerPacket())
 		r.ratios = append(r.ratios, m.cpuPerPacket()/ceiling.cpuPerPacket())
@@ -163,10 +166,14 @@ func (r *Row) conclude() {
 	r.CPUPerPacketUS, r.CeilingUS, r.Ratio = spread(r.cpus), spread(r.ceilings), spread(r.ratios)
 	r.LatencyMS.P50, r.LatencyMS.P99 = r.delays.quantile(.5)/1000, r.delays.quantile(.99)/1000
 	if r.udp.calls > 0 {
-		r.PacketsPerSend = float64(r.udp.packets) / float64(r.udp.sends)
-		r.PacketsPerCall = float64(r.udp.packets) / float64(r.udp.calls)
+		r.PacketsPerSend = r.udp.packets / r.udp.sends
+		r.PacketsPerCall = r.udp.packets / r.udp.calls
+		r.HeldShare = r.udp.held / r.wall.Seconds()
 	}
-	asked := Load{Rate: r.Rate}.packetsPerSecond() * float64(r.Rooms)
+	if r.udp.batches > 0 {
+		r.HeldMeanMS = 1000 * r.udp.held / r.udp.batches
+	}
+	asked := r.packetsPerSecond() * float64(r.Rooms)
 	r.SentOfAsked = float64(r.published) / (asked * r.wall.Seconds())
 	if r.ceilingWall > 0 {
 		r.CeilingSentOfAsked = float64(r.atCeiling) / (asked * r.ceilingWall.Seconds())
@@ -184,6 +191,9 @@ func (r *Row) note() string {
 	}
 	if r.CeilingSentOfAsked > 0 && r.CeilingSentOfAsked < slow {
 		notes = append(notes, fmt.Sprintf("the ceiling sent only %.0f %% of what was asked", 100*r.CeilingSentOfAsked))
+	}
+	if r.Overflowed > 0 {
+		notes = append(notes, fmt.Sprintf("%d of the packets lost had reached the viewers, who were too slow", r.Overflowed))
 	}
 	if r.CeilingLost > 0 {
 		notes = append(notes, fmt.Sprintf("the ceiling lost %d packets: the viewers were too slow", r.CeilingLost))
@@ -237,10 +247,11 @@ func (r *Report) Bad(strict bool) error {
 }
 
 func (r *Row) loadName() string {
+	name := "frames"
 	if r.Paced {
-		return "paced"
+		name = "paced"
 	}
-	return "frames"
+	return name + r.Name
 }
 
 // JSON writes the report as JSON.
@@ -252,11 +263,11 @@ func (r *Report) JSON(w io.Writer) error {
 
 var columns = []string{
 	"load", "viewers", "rung", "packets/s", "lost", "SFU us/packet", "ceiling us", "ratio",
-	"p50 ms", "p99", "max", "packets/send", "packets/call", "KiB/viewer",
+	"p50 ms", "p99", "max", "packets/send", "packets/call", "held ms", "KiB/viewer",
 }
 
 func (r *Row) cells() []string {
-	rung := r.Rung
+	rung := r.variant.String()
 	if r.RungInUse != r.Rung && r.RungInUse != "" {
 		rung += " (" + r.RungInUse + ")"
 	}
@@ -265,12 +276,17 @@ func (r *Row) cells() []string {
 		r.loadName(), fmt.Sprint(r.Viewers), rung, f("%.0f", r.PacketsPerSecond), fmt.Sprint(r.Lost),
 		r.CPUPerPacketUS.String(), r.CeilingUS.String(), r.Ratio.String(),
 		f("%.2f", r.LatencyMS.P50), f("%.2f", r.LatencyMS.P99), f("%.1f", r.LatencyMS.Max),
-		f("%.1f", r.PacketsPerSend), f("%.1f", r.PacketsPerCall), f("%.0f", r.RSSPerViewerKiB),
+		f("%.1f", r.PacketsPerSend), f("%.1f", r.PacketsPerCall), f("%.2f", r.HeldMeanMS), f("%.0f", r.RSSPerViewerKiB),
 	}
 }
 
-// String is the median and in brackets the range.
-func (s Spread) String() string { return fmt.Sprintf("%.2f [%.2f-%.2f]", s.Median, s.Min, s.Max) }
+// String is the median and in brackets the range, or a dash where there is nothing.
+func (s Spread) String() string {
+	if s == (Spread{}) {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f [%.2f-%.2f]", s.Median, s.Min, s.Max)
+}
 
 // Text writes the report as a table.
 func (r *Report) Text(w io.Writer) error {

@@ -16,6 +16,7 @@ import (
 // publishers and viewers, and a ceiling with as many sockets.
 type scene struct {
 	cfg     *Config
+	variant Variant
 	viewers int
 	pids    []int // of the SFU
 	target  target
@@ -29,16 +30,16 @@ type scene struct {
 }
 
 // open starts what the scene needs. On an error it leaves nothing behind.
-func (cfg *Config) open(ctx context.Context, rung string, viewers int) (_ *scene, err error) {
-	s := &scene{cfg: cfg, viewers: viewers, pids: tree(cfg.PIDs...)}
+func (cfg *Config) open(ctx context.Context, v Variant, viewers int) (_ *scene, err error) {
+	s := &scene{cfg: cfg, variant: v, viewers: viewers, pids: tree(cfg.PIDs...)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
+			err = fmt.Errorf("%s, %d viewers: %w", v, viewers, errors.Join(err, s.close(context.WithoutCancel(ctx))))
 		}
 	}()
 	s.target = target{URL: cfg.Target, Token: cfg.Token, Room: "fanout-" + rand.Text()[:8] + "-"}
 	if cfg.Target == "" {
-		s.worker, err = startWorker(ctx, func(socket string) *exec.Cmd { return cfg.Worker(socket, rung) })
+		s.worker, err = startWorker(ctx, func(socket string) *exec.Cmd { return cfg.Worker(socket, v) })
 		if err != nil {
 			return s, err
 		}
@@ -138,14 +139,24 @@ func (s sample) cpuPerPacket() float64 {
 }
 
 // udpWork is what the worker's socket did.
-type udpWork struct{ packets, calls, sends uint64 }
+type udpWork struct {
+	packets, calls, sends float64
+	batches, held         float64 // batches that were held back, and seconds of it
+}
 
-func (u udpWork) less(before udpWork) udpWork {
-	return udpWork{u.packets - before.packets, u.calls - before.calls, u.sends - before.sends}
+// plus returns u with so many times v.
+func (u udpWork) plus(v udpWork, times float64) udpWork {
+	return udpWork{
+		u.packets + times*v.packets, u.calls + times*v.calls, u.sends + times*v.sends,
+		u.batches + times*v.batches, u.held + times*v.held,
+	}
 }
 
 func workOf(c control.Counters) udpWork {
-	return udpWork{packets: c.UDPPacketsOut, calls: c.UDPBatches, sends: c.UDPTrains + c.UDPPacketsOut - c.UDPInTrains}
+	return udpWork{
+		packets: float64(c.UDPPacketsOut), calls: float64(c.UDPBatches), sends: float64(c.UDPTrains + c.UDPPacketsOut - c.UDPInTrains),
+		batches: float64(c.UDPHolds + c.UDPDelays), held: c.UDPHeldSeconds,
+	}
 }
 
 // ours measures the SFU.
@@ -192,7 +203,7 @@ func (s *scene) measure(ctx context.Context, sender, receiver *part, pids []int,
 	}
 	m = sample{
 		cpu: after.cpu - before.cpu, wall: after.at.Sub(before.at), delivered: after.delivered - before.delivered,
-		published: after.published - before.published, udp: after.udp.less(before.udp),
+		published: after.published - before.published, udp: after.udp.plus(before.udp, -1),
 	}
 	return m, receiver.call(ctx, "end", sent, &m.tally)
 }

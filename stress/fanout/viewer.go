@@ -38,6 +38,7 @@ type viewer struct {
 
 	first   uint64 // publisher's number from which on is counted
 	before  flow   // as it stood there
+	full    uint64 // the tap's overflowed then
 	checked uint64
 	corrupt uint64
 	delays  *hdrhistogram.Histogram // microseconds
@@ -94,6 +95,7 @@ func (v *viewers) join(ctx context.Context, o joinViewers) (any, error) {
 		})
 	}
 	wg.Wait()
+	v.web.CloseIdleConnections()
 	return r, nil
 }
 
@@ -166,10 +168,12 @@ func (v *viewer) check(n uint64, number uint32, sent, arrived time.Time, intact 
 	}
 }
 
-// await returns when every viewer has had a packet that was checked.
+// await returns when every viewer has had one more packet that was checked.
 func (v *viewers) await(ctx context.Context, _ json.RawMessage) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
+	v.setShare(1)
+	v.locked(func(one *viewer) { one.known = false })
 	for {
 		waiting := 0
 		v.locked(func(one *viewer) {
@@ -188,6 +192,12 @@ func (v *viewers) await(ctx context.Context, _ json.RawMessage) (any, error) {
 	}
 }
 
+func (v *viewers) setShare(share uint64) {
+	v.pump.mu.Lock()
+	defer v.pump.mu.Unlock()
+	v.share = share
+}
+
 func (v *viewers) locked(do func(*viewer)) {
 	v.pump.mu.Lock()
 	defer v.pump.mu.Unlock()
@@ -199,11 +209,10 @@ func (v *viewers) locked(do func(*viewer)) {
 // begin sets the counts to nothing, and the share of the packets to be checked
 // from now on.
 func (v *viewers) begin(_ context.Context, share uint64) (any, error) {
-	v.pump.mu.Lock()
-	v.share = max(1, share)
-	v.pump.mu.Unlock()
+	v.setShare(max(1, share))
 	v.locked(func(one *viewer) {
 		one.first, one.before = one.tap.flow.newest+1-one.offset, one.tap.flow
+		one.full = one.tap.overflowed()
 		one.checked, one.corrupt = 0, 0
 		one.delays.Reset()
 		one.tap.full = 0
@@ -221,7 +230,8 @@ func (v *viewers) received(context.Context, json.RawMessage) (any, error) {
 // A tally is what all viewers together got.
 type tally struct {
 	Delivered  uint64    `json:"delivered"`
-	Lost       uint64    `json:"lost"` // of what was published since the first packet counted
+	Lost       uint64    `json:"lost"`       // of what was published since the first packet counted
+	Overflowed uint64    `json:"overflowed"` // reached a viewer's socket, which was full
 	Duplicates uint64    `json:"duplicates"`
 	Reordered  uint64    `json:"reordered"`
 	Checked    uint64    `json:"checked"` // decrypted, and their checksum compared
@@ -255,6 +265,7 @@ func (v *viewers) end(ctx context.Context, sent []uint64) (any, error) {
 			t.Lost += uint64(lost)
 			t.Losers++
 		}
+		t.Overflowed += one.tap.overflowed() - one.full
 		t.Duplicates += f.duplicates - one.before.duplicates
 		t.Reordered += f.reordered - one.before.reordered
 		t.Checked += one.checked
@@ -306,13 +317,13 @@ func (v *viewers) leave(ctx context.Context, n int) (any, error) {
 		})
 	}
 	wg.Wait()
+	if v.web != nil {
+		v.web.CloseIdleConnections()
+	}
 	return nil, errors.Join(errs...)
 }
 
 func (v *viewers) close(ctx context.Context) error {
 	_, err := v.leave(ctx, -1)
-	if v.web != nil {
-		v.web.CloseIdleConnections()
-	}
 	return errors.Join(err, v.pump.close())
 }
