@@ -3,6 +3,7 @@ package front
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,6 +22,7 @@ type workerCollector struct {
 	workers, restarts         *prometheus.Desc
 	rooms, viewers            *prometheus.Desc
 	drops, joins, firstFrames *prometheus.Desc
+	udp                       *prometheus.Desc
 	counters                  []counter
 }
 
@@ -51,6 +53,7 @@ func newWorkerCollector(host Host) *workerCollector {
 		drops:       desc("sfu_drops_total", "RTP packets not forwarded, by reason.", "worker", "reason"),
 		joins:       desc("sfu_joins_total", "Requests to publish or watch, by result.", "worker", "result"),
 		firstFrames: desc("sfu_first_frame_seconds", "From a viewer's request to its first complete key frame on the socket.", "worker"),
+		udp:         desc("sfu_worker_udp_info", "1, with the send path in use and why not the better one as labels.", "worker", "rung", "why"),
 		counters: []counter{
 			plain("sfu_packets_in_total", "RTP packets from publishers.", func(c control.Counters) uint64 { return c.PacketsIn }),
 			plain("sfu_bytes_in_total", "RTP bytes from publishers.", func(c control.Counters) uint64 { return c.BytesIn }),
@@ -68,7 +71,7 @@ func newWorkerCollector(host Host) *workerCollector {
 
 // Describe implements prometheus.Collector.
 func (c *workerCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.workers, c.restarts, c.rooms, c.viewers, c.drops, c.joins, c.firstFrames} {
+	for _, d := range []*prometheus.Desc{c.workers, c.restarts, c.rooms, c.viewers, c.drops, c.joins, c.firstFrames, c.udp} {
 		out <- d
 	}
 	for _, k := range c.counters {
@@ -98,6 +101,7 @@ func (c *workerCollector) collect(out chan<- prometheus.Metric, id string, s *co
 	}
 	out <- gauge(c.rooms, len(s.Rooms), id)
 	out <- gauge(c.viewers, viewers, id)
+	out <- gauge(c.udp, 1, id, label(s.UDP.Rung), label(s.UDP.Why))
 	for _, k := range c.counters {
 		out <- count(k.desc, k.value(s.Counters), id)
 	}
@@ -115,6 +119,15 @@ func labelled(out chan<- prometheus.Metric, d *prometheus.Desc, id string, value
 		}
 		out <- count(d, values[label], id, label)
 	}
+}
+
+// label is a worker's text, cut to what a label may have.
+func label(text string) string {
+	const limit = 256 // bytes
+	if len(text) > limit {
+		text = text[:limit]
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // buckets is false for a histogram that is none.

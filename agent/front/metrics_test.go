@@ -68,6 +68,9 @@ sfu_viewers{worker="0"} 7
 # TYPE sfu_worker_restarts_total counter
 sfu_worker_restarts_total{worker="0"} 3
 sfu_worker_restarts_total{worker="1"} 0
+# HELP sfu_worker_udp_info 1, with the send path in use and why not the better one as labels.
+# TYPE sfu_worker_udp_info gauge
+sfu_worker_udp_info{rung="gso",why="uring: no",worker="0"} 1
 # HELP sfu_workers Workers by state.
 # TYPE sfu_workers gauge
 sfu_workers{state="backoff"} 1
@@ -82,6 +85,7 @@ sfu_workers{state="stopping"} 0
 func measuredHost() *host {
 	return &host{workers: []agent.Worker{
 		{ID: "0", State: agent.StateReady, Restarts: 3, Status: &control.Status{
+			UDP:   control.UDP{Rung: "gso", Why: "uring: no"},
 			Rooms: []control.Room{{Name: "a", Viewers: 3}, {Name: "b", Viewers: 4}},
 			Counters: control.Counters{PacketsIn: 1, BytesIn: 2, PacketsOut: 3, BytesOut: 4, NACKs: 5, Retransmits: 6, PLIs: 7,
 				Drops: map[string]uint64{"full": 8, "late": 9}, Joins: map[string]uint64{"ok": 10},
@@ -134,7 +138,7 @@ func TestMetricsOfALyingWorker(t *testing.T) {
 	h.workers = append(h.workers,
 		agent.Worker{ID: "2", State: "odd", Status: &control.Status{Counters: control.Counters{Drops: many},
 			FirstFrame: control.Histogram{Bounds: []float64{1, 2, 3}, Counts: []uint64{1}}}},
-		agent.Worker{ID: "3", Status: &control.Status{FirstFrame: control.Histogram{Bounds: []float64{2, 1}, Counts: []uint64{1, 1}}}},
+		agent.Worker{ID: "3", Status: &control.Status{UDP: control.UDP{Why: strings.Repeat("é", 1e5)}, FirstFrame: control.Histogram{Bounds: []float64{2, 1}, Counts: []uint64{1, 1}}}},
 		agent.Worker{ID: "4", Status: &control.Status{FirstFrame: control.Histogram{Bounds: make([]float64, 1e5), Counts: make([]uint64, 1e5)}}})
 	r := open(t, front.Config{Host: h}).ask("GET", "/metrics", "")
 	if r.StatusCode != 200 || !strings.Contains(r.body, `sfu_drops_total{reason="late",worker="0"} 9`) {
@@ -142,6 +146,9 @@ func TestMetricsOfALyingWorker(t *testing.T) {
 	}
 	if n := strings.Count(r.body, "sfu_drops_total{"); n != 2+32 {
 		t.Errorf("%d drop reasons, want at most 32 of one worker", n)
+	}
+	if n := strings.Count(r.body, "é"); n != 128 {
+		t.Errorf("a label with %d letters of 2 bytes, want 256 bytes", n)
 	}
 	if n := strings.Count(r.body, "sfu_first_frame_seconds_count"); n != 1 {
 		t.Errorf("%d first-frame histograms, want the one that is", n)
