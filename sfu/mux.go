@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
@@ -15,7 +16,8 @@ import (
 type udpMux struct {
 	*ice.UDPMuxDefault
 	candidates  []net.Addr
-	unspecified bool // bound to 0.0.0.0 or [::]
+	unspecified bool                     // bound to 0.0.0.0 or [::]
+	direct      ice.AddrPortReaderWriter // the socket; nil if it is none
 }
 
 // newUDPMux serves all sessions from conn, which it closes with itself. Its
@@ -27,6 +29,7 @@ func newUDPMux(conn net.PacketConn, advertise []netip.Addr, log logging.LeveledL
 		return nil, fmt.Errorf("local address %v is not UDP", conn.LocalAddr())
 	}
 	m := &udpMux{unspecified: local.IP.IsUnspecified()}
+	m.direct, _ = conn.(ice.AddrPortReaderWriter)
 	for _, a := range advertise {
 		m.candidates = append(m.candidates, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.Unmap(), uint16(local.Port))))
 	}
@@ -50,5 +53,40 @@ func (m *udpMux) GetConn(ufrag string, candidate net.Addr) (net.PacketConn, erro
 	if !m.unspecified {
 		candidate = m.LocalAddr()
 	}
-	return m.UDPMuxDefault.GetConn(ufrag, candidate)
+	conn, err := m.UDPMuxDefault.GetConn(ufrag, candidate)
+	if through, ok := conn.(addrPortConn); ok && m.direct != nil {
+		return &sessionConn{addrPortConn: through, direct: m.direct}, err
+	}
+	return conn, err
 }
+
+// addrPortConn is a conn that pion reads and writes without allocations.
+type addrPortConn interface {
+	net.PacketConn
+	ice.AddrPortReaderWriter
+}
+
+// A sessionConn is one session's part of the mux. It writes to the socket as
+// soon as the mux knows where the session's client is: the mux would look at
+// that, under locks, for each packet again.
+type sessionConn struct {
+	addrPortConn
+	direct ice.AddrPortReaderWriter
+	known  atomic.Pointer[netip.AddrPort] // the client's address; nil before the first packet
+}
+
+// WriteToAddrPort implements ice.AddrPortReaderWriter.
+func (c *sessionConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if known := c.known.Load(); known != nil && *known == to {
+		return c.direct.WriteToAddrPort(b, to)
+	}
+	n, err := c.addrPortConn.WriteToAddrPort(b, to)
+	if err == nil {
+		c.remember(to)
+	}
+	return n, err
+}
+
+// remember is a function of its own for its allocation, which else each write
+// would make.
+func (c *sessionConn) remember(to netip.AddrPort) { c.known.Store(&to) }

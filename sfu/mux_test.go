@@ -77,3 +77,36 @@ func TestBothFamilies(t *testing.T) {
 	waitFor(t, "the frame", func() bool { return len(v.received()) >= 2 })
 	checkFrames(t, v.received(), 0)
 }
+
+// recorder notes to whom it writes.
+type recorder struct {
+	net.PacketConn
+	to []string
+}
+
+func (r *recorder) ReadFromAddrPort([]byte) (int, netip.AddrPort, error) {
+	return 0, netip.AddrPort{}, net.ErrClosed
+}
+
+func (r *recorder) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	r.to = append(r.to, to.String())
+	return len(b), nil
+}
+
+// The mux hears of each address a session writes to, and then no more of it.
+func TestSessionConnWritesPastTheMux(t *testing.T) {
+	var mux, socket recorder
+	c := &sessionConn{addrPortConn: &mux, direct: &socket}
+	for _, to := range []string{"192.0.2.1:1", "192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:2", "192.0.2.1:2", "192.0.2.1:1"} {
+		n, err := c.WriteToAddrPort([]byte{0}, netip.MustParseAddrPort(to))
+		if n != 1 || err != nil {
+			t.Errorf("write to %s: %d, %v", to, n, err)
+		}
+	}
+	if got := strings.Join(mux.to, " "); got != "192.0.2.1:1 192.0.2.1:2 192.0.2.1:1" {
+		t.Errorf("through the mux: %s", got)
+	}
+	if got := strings.Join(socket.to, " "); got != "192.0.2.1:1 192.0.2.1:2 192.0.2.1:2" {
+		t.Errorf("past it: %s", got)
+	}
+}
