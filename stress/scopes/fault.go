@@ -114,14 +114,22 @@ func killBus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return err
-	}
 	unit, err := busUnit(ctx)
 	if err != nil {
 		return err
 	}
-	return systemctl("start", unit)(ctx)
+	if err := systemctl("reset-failed", unit, "dbus.socket")(ctx); err != nil { // or systemd has had enough of its starts
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	// The kill may have hit a start that others had asked for: then that is what
+	// systemctl is told of.
+	if !until(5*time.Second, func() bool { err = systemctl("start", unit)(ctx); return err == nil }) {
+		return err
+	}
+	return nil
 }
 
 func pauseBus(ctx context.Context) error {

@@ -37,7 +37,8 @@ type Report struct {
 	Rate          float64        `json:"rate"` // cycles per second
 	StartMS       Percentiles    `json:"start_ms"`
 	StopMS        Percentiles    `json:"stop_ms"`
-	RecoveryMaxMS float64        `json:"recovery_max_ms"` // from the end of a fault to the first start
+	RecoveryMaxMS float64        `json:"recovery_max_ms"`       // from the end of a fault to the first start
+	FaultBroke    string         `json:"fault_broke,omitempty"` // why the fault ended before the run
 	Notes         []string       `json:"notes,omitempty"`
 
 	mu            sync.Mutex
@@ -72,6 +73,9 @@ func (r *Report) Bad() error {
 	}
 	if r.Cycles == 0 {
 		bad = append(bad, errors.New("no cycle was done"))
+	}
+	if r.FaultBroke != "" {
+		bad = append(bad, fmt.Errorf("the fault broke off: %s", r.FaultBroke))
 	}
 	return errors.Join(bad...)
 }

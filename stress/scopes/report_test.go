@@ -72,6 +72,7 @@ func TestBad(t *testing.T) {
 		"1 wrong answers": func(r *Report) { r.wrong("kind") },
 		"2 leftovers":     func(r *Report) { r.Leftovers = 2 },
 		"no cycle":        func(r *Report) { r.Cycles = 0 },
+		"broke off: why":  func(r *Report) { r.FaultBroke = "why" },
 	} {
 		r := newReport(Config{})
 		r.start(time.Millisecond)

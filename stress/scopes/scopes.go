@@ -74,7 +74,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r.workers(ctx)
 	r.report.elapsed(time.Since(began))
 	if err := stop(); err != nil {
-		r.report.note("fault: " + err.Error())
+		r.report.FaultBroke = err.Error()
 	}
 	leftovers, err := r.leftovers(before)
 	if err != nil {
