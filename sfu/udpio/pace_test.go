@@ -221,8 +221,11 @@ func TestPaceOneByOne(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		if n := c.queue.chunks; n > 2*packets*700/chunkBytes+2 {
-			t.Errorf("%d chunks in use", n)
+		c.queue.mu.Lock()
+		chunks := c.queue.chunks
+		c.queue.mu.Unlock()
+		if chunks > 2*packets*700/chunkBytes+2 {
+			t.Errorf("%d chunks in use", chunks)
 		}
 		time.Sleep(10 * time.Second)
 		c.endWriter()
