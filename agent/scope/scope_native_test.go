@@ -228,7 +228,7 @@ func TestPlaceOnSilentBus(t *testing.T) {
 		}
 		return dbustest.Pass
 	}}
-	defer proxy.Close()
+	t.Cleanup(proxy.Close)
 	placer := newPlacer(t, "silent", proxy.Dial)
 	running, err := placer.Place(t.Context(), shell(t, "silent-0-x", `read gate <&3; exec sleep 60`))
 	if err != nil {
@@ -258,8 +258,13 @@ func TestPlaceOnSilentBus(t *testing.T) {
 	if exit, err := running.Wait(t.Context()); err != nil || exit.Reason != agent.ReasonSignal {
 		t.Errorf("exit %+v, %v", exit, err)
 	}
-	silent.Store(false)
 	if err := running.Release(t.Context()); err != nil {
 		t.Error(err)
 	}
+	silent.Store(false)
+	again, err := placer.Place(t.Context(), shell(t, "silent-1-x", `read gate <&3; exec sleep 60`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(t, again)
 }

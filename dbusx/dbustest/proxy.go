@@ -36,10 +36,11 @@ type Proxy struct {
 	// Write replaces how a message goes out to the client.
 	Write func(w io.Writer, message []byte) error
 
-	mu    sync.Mutex
-	n     int
-	conns []net.Conn
-	wg    sync.WaitGroup
+	mu     sync.Mutex
+	n      int
+	conns  []net.Conn
+	closed bool
+	wg     sync.WaitGroup
 }
 
 // Dial connects to the bus through the proxy; it fits dbusx.Options.Dial.
@@ -50,8 +51,12 @@ func (p *Proxy) Dial(ctx context.Context) (net.Conn, error) {
 	}
 	client, near := net.Pipe()
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		_ = bus.Close()
+		return nil, net.ErrClosed
+	}
 	p.conns = append(p.conns, bus, near)
-	p.mu.Unlock()
 	p.wg.Go(func() {
 		_, _ = io.Copy(bus, near)
 		_ = bus.Close()
@@ -66,6 +71,7 @@ func (p *Proxy) Dial(ctx context.Context) (net.Conn, error) {
 // Close ends all connections and waits until nothing of the proxy runs.
 func (p *Proxy) Close() {
 	p.mu.Lock()
+	p.closed = true
 	for _, c := range p.conns {
 		_ = c.Close()
 	}
