@@ -48,6 +48,16 @@ func TestBadInput(t *testing.T) {
 // build makes the program, where the users of workers can reach it.
 func build(t *testing.T) string {
 	t.Helper()
+	program := filepath.Join(publicDir(t), "sfu-agent")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return program
+}
+
+// publicDir is a directory that any user can enter.
+func publicDir(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "sfu-agent-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -56,11 +66,7 @@ func build(t *testing.T) string {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(dir, "sfu-agent")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return program
+	return dir
 }
 
 // refused runs the program, which has to end by itself with status 1 and with
@@ -353,9 +359,15 @@ var upAt = regexp.MustCompile(`msg="agent up" .*http=(http://\S+)`)
 // start runs an agent until the test ends, and checks that nothing is left.
 func start(t *testing.T, program string, args ...string) *running {
 	t.Helper()
+	return startBy(t, func(args ...string) *exec.Cmd { return exec.Command(program, args...) }, args...)
+}
+
+// startBy is start of a program that command runs.
+func startBy(t *testing.T, command func(args ...string) *exec.Cmd, args ...string) *running {
+	t.Helper()
 	h := &running{state: filepath.Join(t.TempDir(), "state"), udp: strconv.Itoa(freeUDPPort(t)), log: &syncBuffer{},
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 15 * time.Second}}
-	h.cmd = exec.Command(program, append([]string{"run", "--placer", "process", "--workers", "1", "--http", "127.0.0.1:0",
+	h.cmd = command(append([]string{"run", "--placer", "process", "--workers", "1", "--http", "127.0.0.1:0",
 		"--udp-port", h.udp, "--state-dir", h.state, "--drain", "100ms"}, args...)...)
 	h.cmd.Stderr = h.log
 	h.cmd.WaitDelay = 15 * time.Second // a worker that stays would hold the pipe

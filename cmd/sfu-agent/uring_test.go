@@ -24,13 +24,15 @@ var uringCalls = []uintptr{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, uni
 
 const nobody = 65534
 
-// profiles are what may stand in the way of io_uring, and what is then said of
+// A profile is what may stand in the way of io_uring, and what is then said of
 // it: why --rung uring is not what it asks for, and the cause and the remedy in
-// the words of probe. Empty where nothing stands in the way.
-var profiles = map[string]struct {
+// the words of probe. All are empty where nothing stands in the way.
+type profile struct {
 	confined
 	why, cause, remedy string
-}{
+}
+
+var profiles = map[string]profile{
 	"open": {},
 	"seccomp EPERM": {confined{Calls: uringCalls, Answer: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
 		"io_uring: seccomp: io_uring_enter: operation not permitted", "seccomp", "allow io_uring_setup and io_uring_enter"},
@@ -55,24 +57,60 @@ func TestUringProfiles(t *testing.T) {
 	for name, p := range profiles {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			t.Run("auto", func(t *testing.T) {
-				w := startWorker(t, p.command(t, program, workerArgs(t, "auto")...))
-				w.media(t)
-				w.stands(t, "gso", "")
-			})
-			t.Run("uring", func(t *testing.T) {
-				w := startWorker(t, p.command(t, program, workerArgs(t, "uring")...))
-				w.media(t)
-				if p.why == "" {
-					w.stands(t, "uring", "")
-				} else {
-					w.stands(t, "gso", "uring: "+p.why)
-				}
-			})
-			t.Run("probe", func(t *testing.T) {
-				probeSays(t, p.command(t, program, "probe", "--json"), p.cause, p.remedy)
-			})
+			p.test(t, program)
 		})
+	}
+}
+
+// test starts a worker by each rung, and a probe.
+func (p profile) test(t *testing.T, program string) {
+	t.Run("auto", func(t *testing.T) {
+		w := startWorker(t, p.command(t, program, workerArgs(t, "auto")...))
+		w.media(t)
+		w.stands(t, "gso", "")
+	})
+	t.Run("uring", func(t *testing.T) {
+		w := startWorker(t, p.command(t, program, workerArgs(t, "uring")...))
+		w.media(t)
+		if p.why == "" {
+			w.stands(t, "uring", "")
+		} else {
+			w.stands(t, "gso", "uring: "+p.why)
+		}
+	})
+	t.Run("probe", func(t *testing.T) {
+		began := time.Now()
+		out, err := p.command(t, program, "probe", "--json").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 15*time.Second { // 10 s, and some for a busy machine
+			t.Errorf("took %s", took)
+		}
+		uringVerdict(t, out, p.cause, p.remedy)
+		text, err := p.command(t, program, "probe").Output()
+		if err != nil || !strings.Contains(string(text), p.remedy) {
+			t.Errorf("%v: no %q in\n%s", err, p.remedy, text)
+		}
+	})
+}
+
+// TestUringAgent: what an agent tells of a worker that cannot have io_uring.
+func TestUringAgent(t *testing.T) {
+	program, p := build(t), profiles["seccomp EPERM"]
+	h := startBy(t, func(args ...string) *exec.Cmd { return p.command(t, program, args...) }, "--rung", "uring")
+	h.publish(t)
+	if udp := h.worker(t).Status.UDP; udp.Rung != "gso" || !strings.Contains(udp.Why, "uring: "+p.why) {
+		t.Errorf("%+v", udp)
+	}
+	_, metrics := h.ask(t, "GET", "/metrics", "", "")
+	if want := `sfu_worker_udp_info{rung="gso",why="uring: ` + p.why; !strings.Contains(metrics, want) {
+		t.Errorf("no %s in\n%s", want, metrics)
+	}
+	_, report := h.ask(t, "GET", "/api/v1/probe", "", "")
+	uringVerdict(t, []byte(report), p.cause, p.remedy)
+	if log := h.log.String(); !strings.Contains(log, p.why) {
+		t.Errorf("no %q in the log", p.why)
 	}
 }
 
@@ -176,20 +214,7 @@ func TestUringFewFiles(t *testing.T) {
 	}
 }
 
-// probeSays runs a probe, which is to name cause and remedy of io_uring.
-func probeSays(t *testing.T, cmd *exec.Cmd, cause, remedy string) {
-	t.Helper()
-	began := time.Now()
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 15*time.Second { // 10 s, and some for a busy machine
-		t.Errorf("took %s", took)
-	}
-	uringVerdict(t, out, cause, remedy)
-}
-
+// uringVerdict wants a report of probe to name cause and remedy of io_uring.
 func uringVerdict(t *testing.T, report []byte, cause, remedy string) {
 	t.Helper()
 	var r struct {
