@@ -65,6 +65,11 @@ func TestPutSegment(t *testing.T) {
 func FuzzSegmentSize(f *testing.F) {
 	f.Add(cmsg(unix.SOL_UDP, unix.UDP_GRO, int32Bytes(1200)))
 	f.Add(append(cmsg(unix.SOL_SOCKET, 1, make([]byte, 3)), cmsg(unix.SOL_UDP, unix.UDP_GRO, int32Bytes(7))...))
+	f.Add(cmsg(unix.SOL_UDP, unix.UDP_GRO, int32Bytes(-1)))
+	f.Add(cmsg(unix.SOL_UDP, unix.UDP_GRO, []byte{1, 2}))
+	f.Add(cmsg(unix.SOL_UDP, unix.UDP_GRO, int32Bytes(1200))[:unix.CmsgLen(4)])
+	f.Add(make([]byte, 64))
+	f.Add(bytes.Repeat([]byte{0xff}, 64))
 	f.Fuzz(func(t *testing.T, control []byte) {
 		got := segmentSize(control)
 		messages, err := unix.ParseSocketControlMessage(control)
@@ -108,6 +113,51 @@ func FuzzSplit(f *testing.F) {
 		}
 		if !bytes.Equal(joined, message) || count != segments(length, segment) {
 			t.Errorf("split %d by %d: %d bytes in %d, segments says %d", length, segment, len(joined), count, segments(length, segment))
+		}
+	})
+}
+
+// FuzzReceive: messages of several datagrams of any length, merged or not, are
+// read one by one, as much of each as fits, and counted right.
+func FuzzReceive(f *testing.F) {
+	f.Add([]byte{0, 30, 12, 1, 200, 100, 0, 0, 5, 2, 1, 1}, 1500)
+	f.Add([]byte{0xff, 0xff, 1}, 100)
+	f.Add([]byte{4, 0, 0, 4, 0, 1}, 0)
+	f.Fuzz(func(t *testing.T, script []byte, room int) {
+		c := &counters{}
+		r := &mmsgReceiver{counters: c, data: make([]byte, maxReceive*receiveBytes), want: maxReceive}
+		var want [][]byte
+		count := 0
+		for ; len(script) >= 3 && count < maxReceive; count, script = count+1, script[3:] {
+			length, segment := int(script[0])<<8|int(script[1]), int(script[2])*20
+			message := r.data[count*receiveBytes:][:length]
+			for i := range message {
+				message[i] = byte(i % 251)
+			}
+			r.headers[count].n = uint32(length)
+			r.from[count], _ = encode(destinationAt(count), unix.AF_INET)
+			if segment > 0 {
+				r.headers[count].hdr.SetControllen(copy(r.control[count][:], cmsg(unix.SOL_UDP, unix.UDP_GRO, int32Bytes(int32(segment)))))
+			}
+			want = append(want, splitAll(message, segment)...)
+		}
+		r.received(count)
+		if n := c.packetsIn.Load(); n != uint64(len(want)) {
+			t.Fatalf("%d datagrams counted, want %d", n, len(want))
+		}
+		buf := make([]byte, min(max(room, 0), receiveBytes))
+		for i, datagram := range want {
+			if r.current == r.count {
+				t.Fatalf("%d datagrams, want %d", i, len(want))
+			}
+			from := destinationAt(r.current)
+			n, got := r.next(buf)
+			if !bytes.Equal(buf[:n], datagram[:min(len(datagram), len(buf))]) || got != from {
+				t.Fatalf("datagram %d: %d bytes from %v, want %d from %v", i, n, got, len(datagram), from)
+			}
+		}
+		if r.current != r.count {
+			t.Errorf("more than %d datagrams", len(want))
 		}
 	})
 }

@@ -60,9 +60,15 @@ func TestTrain(t *testing.T) {
 	}
 }
 
+// FuzzTrain: trains are what the kernel takes, and what it makes of them are the
+// datagrams again.
 func FuzzTrain(f *testing.F) {
-	f.Add([]byte{10, 10, 10, 5, 10, 0, 200, 200}, byte(16))
-	f.Fuzz(func(t *testing.T, scaled []byte, most byte) {
+	f.Add([]byte{10, 10, 10, 5, 10, 0, 200, 200}, byte(16), uint16(0))
+	f.Add(bytes.Repeat([]byte{12}, 40), byte(15), uint16(25_000))
+	f.Add([]byte{0, 0, 0}, byte(3), uint16(1))
+	f.Add([]byte{255, 255, 255, 254}, byte(15), uint16(65_000))
+	f.Add([]byte{12, 12, 13, 12}, byte(15), uint16(1300))
+	f.Fuzz(func(t *testing.T, scaled []byte, most byte, mostBytes uint16) {
 		if len(scaled) == 0 {
 			return
 		}
@@ -70,24 +76,41 @@ func FuzzTrain(f *testing.F) {
 		for i, n := range scaled {
 			lengths[i] = int(n) * 100
 		}
-		limit := int(most)%maxTrain + 1
-		cut := trains(chain(lengths), limit)
-		if got := slices.Concat(cut...); !slices.Equal(got, lengths) {
-			t.Fatalf("trains of %v leave %v", lengths, got)
+		limit, limitBytes := int(most)%maxTrain+1, min(int(mostBytes), maxTrainBytes)
+		packets := chain(lengths)
+		var sent [][]byte
+		for head := int32(0); head >= 0; {
+			var parts [][]byte
+			var total int
+			parts, head, total = train(nil, packets, head, limit, limitBytes)
+			joined := bytes.Join(parts, nil)
+			if len(joined) != total || len(parts) > limit || len(parts) > 1 && total > limitBytes {
+				t.Fatalf("train of %d, %d bytes, said to be %d, limits %d and %d", len(parts), len(joined), total, limit, limitBytes)
+			}
+			segment := 0
+			if len(parts) > 1 {
+				segment = len(parts[0])
+			}
+			if got := splitAll(joined, segment); !slices.EqualFunc(got, parts, bytes.Equal) {
+				t.Fatalf("train of %d arrives as %d", len(parts), len(got))
+			}
+			sent = append(sent, parts...)
 		}
-		for _, train := range cut {
-			total := 0
-			for i, n := range train {
-				total += n
-				if i < len(train)-1 && n != train[0] || n > train[0] || i > 0 && n == 0 {
-					t.Errorf("train %v", train)
-				}
-			}
-			if len(train) > limit || len(train) > 1 && total > maxTrainBytes {
-				t.Errorf("train of %d, %d bytes, limit %d", len(train), total, limit)
-			}
+		if !slices.EqualFunc(sent, packets, func(b []byte, p packet) bool { return bytes.Equal(b, p.data) }) {
+			t.Errorf("trains of %v leave %d datagrams", lengths, len(sent))
 		}
 	})
+}
+
+// splitAll is what a receiver makes of a message.
+func splitAll(message []byte, segment int) (datagrams [][]byte) {
+	for offset, end := 0, false; !end; {
+		var datagram []byte
+		datagram, end = split(message, offset, segment)
+		offset += len(datagram)
+		datagrams = append(datagrams, datagram)
+	}
+	return datagrams
 }
 
 func TestTrainLimits(t *testing.T) {
