@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ type confined struct {
 	Answer  uint32    // what it answers: SECCOMP_RET_... of seccomp(2)
 	Memlock uint64    // RLIMIT_MEMLOCK in bytes; 0: as it is
 	Nofile  uint64    // RLIMIT_NOFILE; 0: as it is
-	UID     int       // and GID; 0: as it is
+	UID     int       // and GID, where this user is root; 0: as it is
 }
 
 const confinedEnv = "SFU_TEST_CONFINED"
@@ -62,7 +63,7 @@ func confine(text string, args []string) error {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return err
 	}
-	if c.UID != 0 {
+	if c.UID != 0 && os.Geteuid() == 0 {
 		if err := errors.Join(unix.Setgroups(nil), unix.Setgid(c.UID), unix.Setuid(c.UID)); err != nil {
 			return err
 		}
@@ -264,7 +265,11 @@ func withoutSendmsg(call seccompNotif) error {
 	if int32(call.args[0]) < 0 {
 		return nil // a question whether there is such a call
 	}
-	pidfd, err := unix.PidfdOpen(int(call.pid), unix.PIDFD_THREAD)
+	process, err := threadGroup(call.pid)
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(process, 0)
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)
 	}
@@ -284,6 +289,17 @@ func withoutSendmsg(call seccompNotif) error {
 		}
 	}
 	return os.NewSyscallError("munmap", unix.Munmap(entries))
+}
+
+// threadGroup is the process of a thread.
+func threadGroup(thread uint32) (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(status), "\nTgid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strconv.Atoi(strings.TrimSpace(line))
 }
 
 // confinedPath is a path that a process of any user can make a socket at.

@@ -108,7 +108,8 @@ func probeUDP(ctx context.Context) []capability {
 	var found []capability
 	for _, c := range newProber().Probe(ctx) {
 		found = append(found, capability{
-			Area: "udp", Name: c.Name, Verdict: string(c.Verdict), Tried: c.Tried, Cause: c.Cause, Detail: c.Detail, Remedy: c.Remedy,
+			Area: "udp", Name: c.Name, Verdict: string(c.Verdict), Tried: c.Tried, Cause: c.Cause,
+			Detail: strings.ReplaceAll(c.Detail, "\n", "; "), Remedy: c.Remedy,
 		})
 	}
 	return found

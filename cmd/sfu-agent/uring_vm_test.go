@@ -17,7 +17,6 @@ func TestUringSysctl(t *testing.T) {
 		disabled, group string
 		profile
 	}{
-		"0":                  {"0", "-1", profile{confined: confined{UID: nobody}}},
 		"1, root":            {"1", "-1", profile{}},
 		"1, user":            {"1", "-1", profile{confined{UID: nobody}, denied, "sysctl", "needs CAP_SYS_ADMIN, or a group of this process as kernel.io_uring_group"}},
 		"1, user, its group": {"1", "65534", profile{confined: confined{UID: nobody}}},
