@@ -29,11 +29,11 @@ func hole(tb testing.TB) netip.AddrPort {
 
 // cpuTime is the CPU time of this process, user and system.
 func cpuTime(tb testing.TB) time.Duration {
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &now); err != nil {
 		tb.Fatal(err)
 	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	return time.Duration(now.Nano())
 }
 
 // holes are so many of them.
@@ -271,28 +271,54 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
-// BenchmarkReceive reports the CPU time of a datagram of 200 bytes from another
-// socket of this process, to send and to receive it, for each way to receive.
+// BenchmarkReceive reports the CPU time of reading one datagram of those that have
+// come, for each way to receive, in bursts of 1 (an idle socket), 8 and 32, sent
+// singly or as a train.
 func BenchmarkReceive(b *testing.B) {
-	for _, rung := range []string{"mmsg", "plain"} {
-		for _, burst := range []int{1, 32} {
-			b.Run(fmt.Sprintf("%s/burst=%d", rung, burst), func(b *testing.B) {
-				from, to := benchConn(b, "mmsg"), benchConn(b, rung)
-				payload, buf := make([]byte, 200), make([]byte, 1500)
-				before := cpuTime(b)
-				b.ReportAllocs()
-				for b.Loop() {
-					for range burst {
-						from.WriteToAddrPort(payload, to.local.AddrPort())
-					}
-					for range burst {
-						if _, _, err := to.ReadFromAddrPort(buf); err != nil {
+	for _, test := range []struct {
+		burst int
+		train bool
+	}{{1, false}, {8, false}, {8, true}, {32, false}} {
+		b.Run(fmt.Sprintf("burst=%d/train=%v", test.burst, test.train), func(b *testing.B) {
+			ways := map[string]*Conn{"recvmmsg": benchConn(b, "mmsg"), "plain": benchConn(b, "plain")}
+			sends := make(map[string]func())
+			for way, to := range ways {
+				e, messages := prepared(b, []netip.AddrPort{to.local.AddrPort()}, slices.Repeat([][]byte{make([]byte, 1200)}, test.burst))
+				if !test.train {
+					messages = apart(messages[0])
+				}
+				sends[way] = func() {
+					for rest := messages; len(rest) > 0; {
+						n, err := e.send(rest)
+						if err != nil {
 							b.Fatal(err)
 						}
+						rest = rest[n:]
 					}
 				}
-				b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N*burst), "cpu-ns/packet")
-			})
-		}
+			}
+			found, buf := make(costs), make([]byte, 1500)
+			for b.Loop() {
+				for way, to := range ways {
+					sends[way]()
+					found.measure(b, way, test.burst, func() {
+						for range test.burst {
+							if _, _, err := to.ReadFromAddrPort(buf); err != nil {
+								b.Fatal(err)
+							}
+						}
+					})
+				}
+			}
+			found.report(b)
+		})
 	}
+}
+
+// apart makes a message of each datagram of one.
+func apart(m message) (messages []message) {
+	for i := range m.parts {
+		messages = append(messages, message{dest: m.dest, parts: m.parts[i : i+1]})
+	}
+	return messages
 }
