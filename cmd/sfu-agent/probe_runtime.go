@@ -83,9 +83,10 @@ func probeRuntime(ctx context.Context, name, since string) []capability {
 	out, err := outputOf(ctx, path, "features")
 	if err != nil {
 		c.Verdict, c.Detail = "unknown", err.Error()
-		if version, err := outputOf(ctx, path, "--version"); err == nil { // it works, but for that
+		version, versionErr := outputOf(ctx, path, "--version")
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() && versionErr == nil { // it works, but for that
 			first, _, _ := strings.Cut(string(version), "\n")
-			c.Verdict, c.Cause, c.Detail = "no", "too-old", printable(first)+" has no 'features' command"
+			c.Verdict, c.Cause, c.Detail = "no", "too-old", printable(first)+": "+err.Error()
 			c.Remedy = "install " + cmp.Or(since, name) + " or a later version"
 		}
 		return []capability{c}

@@ -114,7 +114,8 @@ func FuzzFeatures(f *testing.F) {
 func TestRuntimes(t *testing.T) {
 	for name, c := range map[string]struct{ script, verdict, cause, detail, remedy string }{
 		"good":       {`cat "$FEATURES"`, "yes", "", "OCI runtime-spec 1.0.0 to 1.0.2-dev", ""},
-		"too old":    {`[ "$1" = --version ] && echo "crun version 1.8.1" || { echo "unknown command $1" >&2; exit 1; }`, "no", "too-old", "crun version 1.8.1 has no 'features' command", "install crun 1.8.6 or a later version"},
+		"too old":    {`[ "$1" = --version ] && echo "crun version 1.8.1" || { echo "unknown command $1" >&2; exit 1; }`, "no", "too-old", "exit status 1: unknown command features", "install crun 1.8.6 or a later version"},
+		"failing":    {`[ "$1" = --version ] && echo 1 || kill -TERM $$`, "unknown", "", "signal: terminated", ""},
 		"broken":     {"echo no such library >&2; exit 127", "unknown", "", "exit status 127: no such library", ""},
 		"killed":     {"kill -KILL $$", "unknown", "", "signal: killed", ""},
 		"no JSON":    {"echo hello", "unknown", "", "read its features", ""},
