@@ -16,8 +16,9 @@ ROUNDS ?= 1
 TIME ?= $(if $(filter none,$(FAULT)),0,60s)
 STRESS_FLAGS = --n $(N) --parallel $(PARALLEL) --fault $(FAULT) --client $(CLIENT) --rounds $(ROUNDS) --time $(TIME)
 export FUZZTIME ?= 3s
+SOAK ?= 30m
 
-.PHONY: help build run demo-host test check race native-test vm-test browser-test stress-scopes fuzz lint vuln bench install uninstall clean
+.PHONY: help build run demo-host test check race native-test vm-test browser-test stress-scopes bench-fanout soak fuzz lint vuln bench install uninstall clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,12 @@ browser-test: ## Chromium publishes and watches through a systemd host
 stress-scopes: build ## churn systemd scopes: N=10000 PARALLEL=64 FAULT=none|all|... TIME=60s CLIENT=ours (root)
 	@$(TESTHOST)/install native
 	@$(TESTHOST)/stress-scopes build/sfu-agent $(STRESS_FLAGS)
+
+bench-fanout: build ## CPU time of a forwarded packet by rung, viewers and load, beside the ceiling (8 min)
+	./build/sfu-agent stress fanout --rung all --viewers 100,400 --load frames,paced --seconds 2 --rounds 2 --markdown $(ARGS)
+
+soak: build ## viewers and publishers come and go for SOAK (30m), a worker must not grow
+	./build/sfu-agent stress soak --time $(SOAK) $(ARGS)
 
 fuzz: ## every fuzz target for FUZZTIME (3s)
 	@.ci/test fuzz

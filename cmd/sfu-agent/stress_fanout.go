@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -38,6 +39,7 @@ type stressFanout struct {
 	pids       []int
 	bind       string
 	saturate   bool
+	gro        bool
 	noCeiling  bool
 	strict     bool
 	asJSON     bool
@@ -77,7 +79,7 @@ packet was lost.`,
 	f.IntVar(&o.rounds, "rounds", 3, "measurements of the SFU and of the ceiling, in turn")
 	f.BoolVar(&o.paced, "paced", false, "as --load paced")
 	f.StringSliceVar(&o.loads, "load", []string{"frames"}, "frames: each at once; paced: a frame's packets evenly over its time; or both with a comma")
-	f.StringSliceVar(&o.rungs, "rung", []string{"auto"}, "how the worker sends: all, or some of auto, "+strings.Join(udpio.Rungs(), ", "))
+	f.StringSliceVar(&o.rungs, "rung", []string{"auto"}, "how the worker sends: all that this host has, or some of auto, "+strings.Join(udpio.Rungs(), ", "))
 	f.IntVar(&o.gomaxprocs, "gomaxprocs", 0, "GOMAXPROCS of the worker (default: as without it)")
 	f.DurationVar(&o.maxHold, "max-hold", -1, "--max-hold of the worker (default: as without it)")
 	f.StringVar(&o.target, "target", "", "another SFU's URL, with {kind} for whip and whep and {room} for a room (default: a worker of our own)")
@@ -85,6 +87,7 @@ packet was lost.`,
 	f.IntSliceVar(&o.pids, "pid", nil, "processes of --target whose CPU time counts, with their children's")
 	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of the viewers")
 	f.BoolVar(&o.saturate, "saturate", false, "look for the highest rate without loss, from --rate on, with --max-hold and with none; then measure both at 90 % of it")
+	f.BoolVar(&o.gro, "gro", false, "viewers' sockets take trains whole; else the kernel cuts them, on loopback in the sender's time")
 	f.BoolVar(&o.noCeiling, "no-ceiling", false, "leave the ceiling out")
 	f.BoolVar(&o.strict, "strict", false, "exit with 1 where a packet was lost")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
@@ -110,6 +113,13 @@ func stressPartCommand() *cobra.Command {
 func part(role string) *exec.Cmd { return exec.Command(ownProgram, "stress", "fanout", "part", role) }
 
 func (o *stressFanout) run(ctx context.Context, w io.Writer) error {
+	if slices.Equal(o.rungs, []string{"all"}) {
+		have, err := rungsHere(ctx, os.Stderr)
+		if err != nil {
+			return err
+		}
+		o.rungs = append([]string{"auto"}, have...)
+	}
 	cfg, err := o.config()
 	if err != nil {
 		return err
@@ -144,14 +154,11 @@ func (o *stressFanout) print(w io.Writer, report *fanout.Report) error {
 func (o *stressFanout) config() (fanout.Config, error) {
 	cfg := fanout.Config{
 		Part: part, Worker: o.worker, Target: o.target, Token: o.token, PIDs: o.pids,
-		Viewers: o.viewers, Rooms: o.rooms, Time: time.Duration(o.seconds * float64(time.Second)), Rounds: o.rounds, NoCeiling: o.noCeiling,
+		Viewers: o.viewers, Rooms: o.rooms, Time: time.Duration(o.seconds * float64(time.Second)), Rounds: o.rounds, GRO: o.gro, NoCeiling: o.noCeiling,
 	}
 	var err error
 	if cfg.Bind, err = netip.ParseAddr(o.bind); err != nil {
 		return cfg, fmt.Errorf("--bind: %w", err)
-	}
-	if slices.Equal(o.rungs, []string{"all"}) {
-		o.rungs = append([]string{"auto"}, udpio.Rungs()...)
 	}
 	if o.target != "" {
 		o.rungs = []string{o.target}
@@ -172,6 +179,25 @@ func (o *stressFanout) config() (fanout.Config, error) {
 		cfg.Loads = append(cfg.Loads, fanout.Load{Rate: int(o.rate), Frame: o.frame, Paced: name == "paced"})
 	}
 	return cfg, o.check()
+}
+
+// rungsHere lists the rungs that this host has, and says why it has not the others.
+func rungsHere(ctx context.Context, log io.Writer) (have []string, err error) {
+	for _, rung := range udpio.Rungs() {
+		conn, err := udpio.Listen(ctx, udpio.Config{
+			Addr: netip.MustParseAddrPort("127.0.0.1:0"), Rung: rung, Prober: newProber(), Log: slog.New(slog.DiscardHandler),
+		})
+		switch {
+		case errors.Is(err, errors.ErrUnsupported):
+			fmt.Fprintln(log, "left out:", err)
+		case err != nil:
+			return nil, err
+		default:
+			conn.Close()
+			have = append(have, rung)
+		}
+	}
+	return have, nil
 }
 
 // Bounds of a run.

@@ -59,8 +59,8 @@ type ceilingRoom struct {
 	frame    uint64
 	payloads [][]byte
 	dests    []*ceilingDest
-	due      time.Duration // monotonic time of the next burst
-	index    int           // of the next packet in its frame, where paced
+	due      time.Time // of the next burst
+	index    int       // of the next packet in its frame, where paced
 }
 
 type ceilingDest struct {
@@ -160,9 +160,9 @@ func (c *ceiling) run(l Load) {
 		burst, c.limit = 1, maxMessages
 	}
 	every := time.Duration(float64(burst) / l.packetsPerSecond() * float64(time.Second))
-	start := monotonic()
+	start := time.Now()
 	for i, r := range c.rooms {
-		r.due = start + every*time.Duration(i)/time.Duration(len(c.rooms))
+		r.due = start.Add(every * time.Duration(i) / time.Duration(len(c.rooms)))
 		r.payloads = payloads(burst)
 	}
 	for c.err == nil {
@@ -171,8 +171,8 @@ func (c *ceiling) run(l Load) {
 				return
 			}
 			c.burst(r, l.Frame)
-			if r.due += every; monotonic()-r.due > maxLate {
-				r.due = monotonic()
+			if r.due = r.due.Add(every); time.Since(r.due) > maxLate {
+				r.due = time.Now()
 			}
 		}
 	}
@@ -189,28 +189,20 @@ func payloads(n int) [][]byte {
 	return all
 }
 
-func monotonic() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // every kernel has it
-	return time.Duration(ts.Nano())
-}
-
 // sleepUntil returns false when it is time to stop.
-func (c *ceiling) sleepUntil(due time.Duration) bool {
-	for monotonic() < due {
+func (c *ceiling) sleepUntil(due time.Time) bool {
+	for {
 		select {
 		case <-c.stop:
 			return false
 		default:
 		}
-		ts := unix.NsecToTimespec(min(due, monotonic()+50*time.Millisecond).Nanoseconds())
-		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &ts, nil) // the loop looks at the clock
-	}
-	select {
-	case <-c.stop:
-		return false
-	default:
-		return true
+		left := time.Until(due)
+		if left <= 0 {
+			return true
+		}
+		ts := unix.NsecToTimespec(min(left, 50*time.Millisecond).Nanoseconds())
+		_ = unix.Nanosleep(&ts, nil) // the loop looks at the clock
 	}
 }
 

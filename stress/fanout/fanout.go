@@ -33,6 +33,7 @@ type Config struct {
 	Time     time.Duration // of each measurement
 	Rounds   int           // of a measurement of the SFU and one of the ceiling
 
+	GRO       bool // sockets take trains whole; else the kernel cuts them, on loopback in the sender's time
 	NoCeiling bool
 	Progress  func(what string) // nil: none
 }

@@ -16,6 +16,7 @@ import (
 // destination numbers.
 type plainViewers struct {
 	Bind    netip.Addr `json:"bind"`
+	Whole   bool       `json:"whole"` // take trains uncut
 	Rooms   int        `json:"rooms"`
 	Viewers int        `json:"viewers"`
 }
@@ -26,7 +27,7 @@ func (v *viewers) plain(_ context.Context, o plainViewers) (any, error) {
 	for i := range o.Viewers {
 		one, c := newViewer(i%o.Rooms), newCrypt(i)
 		var err error
-		one.tap, err = v.pump.open(o.Bind, func(n uint64, packet []byte, at time.Time) bool {
+		one.tap, err = v.pump.open(o.Bind, o.Whole, func(n uint64, packet []byte, at time.Time) bool {
 			if !v.sampled(n) {
 				return false
 			}

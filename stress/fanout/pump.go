@@ -15,7 +15,7 @@ import (
 )
 
 // A pump reads many UDP sockets with one goroutine: a viewer that costs little
-// leaves the machine to the SFU. Trains stay whole up to here (udp(7), UDP_GRO).
+// leaves the machine to the SFU.
 type pump struct {
 	epoll, wake int
 	done        chan struct{}
@@ -24,10 +24,15 @@ type pump struct {
 	taps map[int]*tap // by file descriptor
 
 	// Of the goroutine alone.
-	buffer  [64 << 10]byte
-	control [64]byte
-	from    unix.RawSockaddrAny
+	headers  [atOnce]mmsghdr
+	iovecs   [atOnce]unix.Iovec
+	buffers  [atOnce][64 << 10]byte
+	controls [atOnce][64]byte
+	from     [atOnce]unix.RawSockaddrAny
 }
+
+// atOnce is how many messages are taken from a socket with one recvmmsg(2).
+const atOnce = 16
 
 // socketBuffer is asked of the kernel for each receiving socket, in bytes.
 const socketBuffer = 4 << 20
@@ -42,6 +47,7 @@ func newPump() (*pump, error) {
 		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(epoll))
 	}
 	p := &pump{epoll: epoll, wake: wake, done: make(chan struct{}), taps: map[int]*tap{}}
+	p.point()
 	if err := p.watch(wake); err != nil {
 		return nil, errors.Join(err, unix.Close(wake), unix.Close(epoll))
 	}
@@ -86,24 +92,39 @@ func (p *pump) run() {
 	}
 }
 
-// receive takes one message from a readable socket. Where there are more epoll
+// receive takes some messages from a readable socket. Where there are more epoll
 // says so again.
 func (p *pump) receive(t *tap) {
-	iov := unix.Iovec{Base: &p.buffer[0]}
-	iov.SetLen(len(p.buffer))
-	header := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&p.from)), Namelen: unix.SizeofSockaddrAny, Iov: &iov, Control: &p.control[0]}
-	header.SetIovlen(1)
-	header.SetControllen(len(p.control))
-	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(t.fd), uintptr(unsafe.Pointer(&header)), unix.MSG_DONTWAIT)
+	for i := range p.headers {
+		h := &p.headers[i].header
+		h.Namelen = unix.SizeofSockaddrAny
+		h.SetControllen(len(p.controls[i]))
+	}
+	count, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(t.fd), uintptr(unsafe.Pointer(&p.headers)), atOnce, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return
 	}
-	now, message := time.Now(), p.buffer[:n]
-	segment := segmentSize(p.control[:header.Controllen], len(message))
-	for len(message) > 0 {
-		size := min(segment, len(message))
-		t.take(message[:size], &p.from, now)
-		message = message[size:]
+	now := time.Now()
+	for i := range int(count) {
+		h := &p.headers[i]
+		message := p.buffers[i][:h.n]
+		segment := segmentSize(p.controls[i][:h.header.Controllen], len(message))
+		for len(message) > 0 {
+			size := min(segment, len(message))
+			t.take(message[:size], &p.from[i], now)
+			message = message[size:]
+		}
+	}
+}
+
+// point has the headers point to their memory, which is the pump's own.
+func (p *pump) point() {
+	for i := range p.headers {
+		p.iovecs[i].Base = &p.buffers[i][0]
+		p.iovecs[i].SetLen(len(p.buffers[i]))
+		h := &p.headers[i].header
+		h.Name, h.Iov, h.Control = (*byte)(unsafe.Pointer(&p.from[i])), &p.iovecs[i], &p.controls[i][0]
+		h.SetIovlen(1)
 	}
 }
 
@@ -145,9 +166,10 @@ type datagram struct {
 	from *net.UDPAddr
 }
 
-// open binds a socket to any port of addr. pass is called with the pump locked.
-func (p *pump) open(addr netip.Addr, pass func(uint64, []byte, time.Time) bool) (*tap, error) {
-	fd, local, err := listenUDP(addr)
+// open binds a socket to any port of addr. Where whole is set trains come up to
+// here uncut (udp(7), UDP_GRO). pass is called with the pump locked.
+func (p *pump) open(addr netip.Addr, whole bool, pass func(uint64, []byte, time.Time) bool) (*tap, error) {
+	fd, local, err := listenUDP(addr, whole)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +183,7 @@ func (p *pump) open(addr netip.Addr, pass func(uint64, []byte, time.Time) bool) 
 	return t, nil
 }
 
-func listenUDP(addr netip.Addr) (fd int, local *net.UDPAddr, err error) {
+func listenUDP(addr netip.Addr, whole bool) (fd int, local *net.UDPAddr, err error) {
 	family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: addr.As4()})
 	if addr.Is6() {
 		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: addr.As16()}
@@ -178,7 +200,9 @@ func listenUDP(addr netip.Addr) (fd int, local *net.UDPAddr, err error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer) // as much as net.core.rmem_max allows
 	}
-	unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // without it trains arrive as single datagrams
+	if whole {
+		unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // a kernel without it cuts trains
+	}
 	if err := unix.Bind(fd, sa); err != nil {
 		return -1, nil, fmt.Errorf("bind udp %s: %w", addr, err)
 	}

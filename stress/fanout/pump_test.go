@@ -71,7 +71,7 @@ func startPlain(t *testing.T, rooms, n int) (viewers, ceiling handlers) {
 		return h
 	}
 	viewers, ceiling = start(newViewers), start(newCeiling)
-	addrs := ask(t, viewers, "plain", plainViewers{loopback, rooms, n}).([]netip.AddrPort)
+	addrs := ask(t, viewers, "plain", plainViewers{loopback, true, rooms, n}).([]netip.AddrPort)
 	ask(t, ceiling, "open", openCeiling{rooms, addrs})
 	return viewers, ceiling
 }

@@ -20,6 +20,7 @@ type Report struct {
 	Date    time.Time `json:"date"`
 	Machine Machine   `json:"machine"`
 	Checks  []string  `json:"checks"` // what is checked, and how
+	GRO     bool      `json:"gro"`    // the viewers' sockets took trains whole
 	Rows    []*Row    `json:"rows"`
 }
 
@@ -94,6 +95,7 @@ type Row struct {
 
 func newReport(cfg Config) *Report {
 	return &Report{
+		GRO:  cfg.GRO,
 		Date: time.Now().UTC().Truncate(time.Second),
 		Machine: Machine{
 			CPU: cpuModel(), CPUs: runtime.NumCPU(), Kernel: firstLine("/proc/sys/kernel/osrelease"), Go: runtime.Version(),

@@ -71,8 +71,8 @@ const (
 	trialTime = 2 * time.Second
 )
 
-// errTooSlow is that not even the first rate went well.
-var errTooSlow = errors.New("packets are lost at the rate to begin with: choose a lower one")
+// errTooSlow is that no rate went well.
+var errTooSlow = errors.New("packets are lost at every rate")
 
 // saturate returns a row of the highest rate that went well.
 func (s *scene) saturate(ctx context.Context, l Load) (*Row, error) {

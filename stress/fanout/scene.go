@@ -70,7 +70,7 @@ func (s *scene) connect(ctx context.Context) error {
 	}
 	s.cfg.progress(fmt.Sprintf("%d viewers join", s.viewers))
 	var j joined
-	if err := s.viewer.call(ctx, "join", joinViewers{s.target, s.cfg.bind(), s.cfg.Rooms, s.viewers}, &j); err != nil {
+	if err := s.viewer.call(ctx, "join", joinViewers{s.target, s.cfg.bind(), s.cfg.GRO, s.cfg.Rooms, s.viewers}, &j); err != nil {
 		return err
 	}
 	if s.failed, s.failure = j.Failed, j.Error; j.Failed == s.viewers {
@@ -103,7 +103,7 @@ func (s *scene) openCeiling(ctx context.Context) error {
 		return err
 	}
 	var dests []netip.AddrPort
-	if err := s.plain.call(ctx, "plain", plainViewers{s.cfg.bind(), s.cfg.Rooms, s.viewers}, &dests); err != nil {
+	if err := s.plain.call(ctx, "plain", plainViewers{s.cfg.bind(), s.cfg.GRO, s.cfg.Rooms, s.viewers}, &dests); err != nil {
 		return err
 	}
 	return s.ceiling.call(ctx, "open", openCeiling{s.cfg.Rooms, dests}, nil)

@@ -76,7 +76,7 @@ func (s *scene) churn(ctx context.Context, l Load, d time.Duration) (joins int, 
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		n := 1 + rand.IntN(s.viewers)
 		var j joined
-		if err := s.viewer.call(ctx, "join", joinViewers{s.target, s.cfg.bind(), s.cfg.Rooms, n}, &j); err != nil {
+		if err := s.viewer.call(ctx, "join", joinViewers{s.target, s.cfg.bind(), s.cfg.GRO, s.cfg.Rooms, n}, &j); err != nil {
 			return joins, err
 		}
 		if j.Failed > 0 {

@@ -60,6 +60,7 @@ func newViewers() (handlers, func(context.Context) error, error) {
 type joinViewers struct {
 	Target  target     `json:"target"`
 	Bind    netip.Addr `json:"bind"`
+	Whole   bool       `json:"whole"` // take trains uncut
 	Rooms   int        `json:"rooms"`
 	Viewers int        `json:"viewers"`
 }
@@ -107,7 +108,7 @@ func (v *viewers) view(ctx context.Context, o joinViewers, room int) (*viewer, e
 	defer cancel()
 	one := newViewer(room)
 	var err error
-	one.tap, err = v.pump.open(o.Bind, func(n uint64, _ []byte, at time.Time) bool {
+	one.tap, err = v.pump.open(o.Bind, o.Whole, func(n uint64, _ []byte, at time.Time) bool {
 		pass := v.sampled(n)
 		if pass {
 			one.note(n, at)

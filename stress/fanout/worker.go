@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/sfu-agent/sfu-agent/agent/control"
@@ -37,6 +38,7 @@ func startWorker(ctx context.Context, command func(socket string) *exec.Cmd) (*w
 	w := &worker{dir: dir, exited: make(chan struct{})}
 	w.cmd = command(w.socket())
 	w.cmd.Stderr = os.Stderr
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // should this process be killed
 	w.control = control.NewClient(w.socket())
 	if err := w.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start worker: %w", err), os.RemoveAll(dir))
