@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +24,16 @@ import (
 	"github.com/sfu-agent/sfu-agent/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// tryUringChild is a Prober's Child.
+var tryUringChild = []string{os.Args[0], "try-uring"}
+
+func TestMain(m *testing.M) {
+	if slices.Equal(os.Args, tryUringChild) {
+		TryUring()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var _ ice.AddrPortReaderWriter = (*Conn)(nil)
 
@@ -385,6 +395,9 @@ func TestChoose(t *testing.T) {
 		"UDP_SEGMENT": unsupported("UDP_SEGMENT", unix.ENOPROTOOPT),
 		"sendmmsg":    unsupported("sendmmsg", unix.EPERM),
 	}}
+	ringless := &Prober{known: map[string]error{"UDP_SEGMENT": nil, "sendmmsg": nil,
+		"io_uring returns": nil, "io_uring": &UringError{Cause: UringSeccomp, Err: unix.EPERM}}}
+	able := &Prober{known: map[string]error{"UDP_SEGMENT": nil, "sendmmsg": nil, "io_uring returns": nil, "io_uring": nil}}
 	for _, test := range []struct {
 		rung   string
 		prober *Prober
@@ -392,7 +405,9 @@ func TestChoose(t *testing.T) {
 		why    string
 		err    error
 	}{
-		{"auto", &Prober{known: map[string]error{"UDP_SEGMENT": nil, "sendmmsg": nil}}, "gso", "", nil},
+		{"auto", able, "gso", "", nil},
+		{"uring", able, "uring", "", nil},
+		{"uring", ringless, "gso", "uring: io_uring: seccomp: operation not permitted", nil},
 		{"auto", &Prober{known: map[string]error{"UDP_SEGMENT": nil, "sendmmsg": old.known["sendmmsg"]}}, "sendmsg-gso",
 			"gso: sendmmsg: unsupported operation: operation not permitted", nil},
 		{"auto", &Prober{known: map[string]error{"UDP_SEGMENT": old.known["UDP_SEGMENT"], "sendmmsg": nil}}, "mmsg",

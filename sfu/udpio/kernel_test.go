@@ -61,14 +61,10 @@ func TestSmallMTU(t *testing.T) {
 	if err := (&Prober{}).HaveSegment(); errors.Is(err, errors.ErrUnsupported) {
 		testenv.Skip(t, "gso", err)
 	}
-	if !child(t, "mtu", &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}) {
+	if !child(t, "mtu", ownNetwork()) {
 		return
 	}
-	loopbackUp(t, 1300)
+	up(t, "lo", 1300)
 	for _, place := range places {
 		c := listen(t, Config{Addr: netip.MustParseAddrPort(place.listen), Rung: "gso"})
 		const each, rows = 600, 20
@@ -90,48 +86,33 @@ func TestSmallMTU(t *testing.T) {
 	}
 }
 
-// loopbackUp brings up the loopback interface of a new network namespace.
-func loopbackUp(t *testing.T, mtu uint32) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.SetUint32(mtu)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, request); err != nil {
-		t.Fatal(err)
-	}
-	request.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// refuse installs a seccomp filter on all threads of this process.
+// refuse has calls of this process answered with an errno.
 func refuse(t *testing.T, answer unix.Errno, calls ...uint32) {
 	t.Helper()
+	filter(t, unix.SECCOMP_RET_ERRNO|uint32(answer), unix.SECCOMP_FILTER_FLAG_TSYNC, calls...)
+}
+
+// filter installs a seccomp filter that does as action says on calls. It returns
+// what seccomp(2) does.
+func filter(t *testing.T, action uint32, flags uintptr, calls ...uint32) (fd int) {
+	t.Helper()
 	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	filter := []unix.SockFilter{{Code: load}} // the number of the system call
+	program := []unix.SockFilter{{Code: load}} // the number of the system call
 	for _, call := range calls {
-		filter = append(filter,
-			unix.SockFilter{Code: equal, K: call, Jf: 1},
-			unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(answer)})
+		program = append(program, unix.SockFilter{Code: equal, K: call, Jf: 1}, unix.SockFilter{Code: ret, K: action})
 	}
-	filter = append(filter, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	program = append(program, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); errno != 0 {
+	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags,
+		uintptr(unsafe.Pointer(&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})))
+	if errno != 0 {
 		t.Fatal(errno)
 	}
+	return int(r)
 }
 
 func TestSeccompBeforeListen(t *testing.T) {

@@ -74,7 +74,7 @@ func thisUringHost() uringHost {
 	case err == nil:
 		h.disabled = strings.TrimSpace(string(text))
 	case !errors.Is(err, fs.ErrNotExist):
-		h.disabled = "unknown" // but there: EMFILE, for one
+		h.disabled = "unknown" // though there: too many files are open, for one
 	}
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
@@ -85,8 +85,8 @@ func thisUringHost() uringHost {
 
 // filtered reports whether a seccomp filter may be on.
 func filtered() bool {
-	text, err := os.ReadFile("/proc/thread-self/status")
-	return err != nil || !strings.Contains(string(text), "\nSeccomp:\t0\n")
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	return err != nil || mode != unix.SECCOMP_MODE_DISABLED
 }
 
 // explain names what an error from trying io_uring comes from.
@@ -182,31 +182,36 @@ const uringChildLimit = 2 * time.Second
 // uringReturns finds out, by a child, whether io_uring calls return: a seccomp
 // filter may end the one who makes them.
 func uringReturns(child []string) error {
-	if !filtered() {
+	switch {
+	case !filtered():
 		return nil
+	case len(child) == 0:
+		return &UringError{UringUnknown, remedyUringSeccomp, errors.New("a seccomp filter is on, which may end who tries")}
 	}
-	unknown := &UringError{UringUnknown, remedyUringSeccomp, errors.New("a seccomp filter is on, which may end this process when it tries")}
-	if len(child) == 0 {
-		return unknown
-	}
+	return letTry(child)
+}
+
+// letTry runs a child that tries, and returns an error unless it comes back.
+func letTry(child []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), uringChildLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, child[0], child[1:]...)
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=none")
 	cmd.WaitDelay = uringChildLimit
-	var stderr bytes.Buffer
+	var stderr bytes.Buffer // of Go's runtime, a few lines
 	cmd.Stderr = &stderr
 	err := cmd.Run()
 	if err == nil {
 		return nil
 	}
-	unknown.Err = fmt.Errorf("a child that tries: %w", err)
+	err = fmt.Errorf("a child that tries: %w", errors.Join(ctx.Err(), err))
 	exit, ran := errors.AsType[*exec.ExitError](err)
-	switch {
-	case !ran:
-		return thisUringHost().explain(unknown.Err)
-	case exit.Sys().(syscall.WaitStatus).Signal() == unix.SIGSYS, bytes.Contains(stderr.Bytes(), []byte("SIGSYS")):
-		unknown.Cause = UringKill
+	if !ran {
+		return thisUringHost().explain(err)
 	}
-	return unknown
+	e := &UringError{UringUnknown, remedyUringSeccomp, err}
+	if exit.Sys().(syscall.WaitStatus).Signal() == unix.SIGSYS || bytes.Contains(stderr.Bytes(), []byte("SIGSYS")) {
+		e.Cause = UringKill // the second by SECCOMP_RET_TRAP
+	}
+	return e
 }
