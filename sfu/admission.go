@@ -91,6 +91,10 @@ func (s *Server) seat(session *Session) error {
 // asking of a publisher for key frames.
 func (s *Server) attach(session *Session) {
 	s.mu.Lock()
+	if session.ctx.Err() != nil { // or it would be attached behind its detach
+		s.mu.Unlock()
+		return
+	}
 	for _, d := range session.downs {
 		d.slot.add(d)
 	}

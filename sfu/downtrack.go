@@ -136,7 +136,7 @@ func (d *downTrack) forward(u *upTrack, p *packet, sum *tally) {
 		h.Padding, h.PaddingSize = true, p.padding
 	}
 	d.extensions.stamp(d.session, p.sent)
-	if _, err := d.writer.WriteRTP(h, p.payload); err != nil {
+	if n, err := d.writer.WriteRTP(h, p.payload); err != nil || n == 0 { // 0: no way to the viewer
 		sum.drops[dropWrite]++
 		return
 	}

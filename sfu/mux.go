@@ -8,6 +8,7 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
+	"github.com/pion/transport/v4"
 	"github.com/pion/transport/v4/stdnet"
 )
 
@@ -16,6 +17,7 @@ import (
 type udpMux struct {
 	*ice.UDPMuxDefault
 	candidates  []net.Addr
+	network     transport.Net            // with the interfaces as they were at first
 	unspecified bool                     // bound to 0.0.0.0 or [::]
 	direct      ice.AddrPortReaderWriter // the socket; nil if it is none
 }
@@ -33,11 +35,11 @@ func newUDPMux(conn net.PacketConn, advertise []netip.Addr, log logging.LeveledL
 	for _, a := range advertise {
 		m.candidates = append(m.candidates, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.Unmap(), uint16(local.Port))))
 	}
-	network, err := stdnet.NewNet()
-	if err != nil {
+	var err error
+	if m.network, err = stdnet.NewNet(); err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
 	}
-	m.UDPMuxDefault = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: log, Net: network})
+	m.UDPMuxDefault = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: log, Net: m.network})
 	if len(m.candidates) == 0 {
 		m.candidates = m.UDPMuxDefault.GetListenAddresses()
 	}

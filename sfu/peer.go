@@ -51,10 +51,12 @@ func newCertificate(now time.Time) (webrtc.Certificate, error) {
 }
 
 // newSettings are what all sessions have in common.
-func newSettings(mux ice.UDPMux, handshake time.Duration, log pionLog) webrtc.SettingEngine {
+func newSettings(mux *udpMux, handshake time.Duration, log pionLog) webrtc.SettingEngine {
 	s := webrtc.SettingEngine{LoggerFactory: log}
 	s.SetLite(true)
+	s.DisableMediaEngineCopy(true) // each session has its own
 	s.SetICEUDPMux(mux)
+	s.SetNet(mux.network) // or each session lists the interfaces again, and keeps the list
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetICETimeouts(iceDisconnected, iceFailed, 2*time.Second)

@@ -89,7 +89,7 @@ func (d *downTrack) resend(s *source, out uint16, now absSendTime, sum *tally) {
 		r.rtxSeq++
 	}
 	r.extensions.stamp(d.session, now)
-	if _, err := d.writer.WriteRTP(&r.header, r.buf[start:end]); err == nil {
+	if n, err := d.writer.WriteRTP(&r.header, r.buf[start:end]); err == nil && n > 0 {
 		sum.sent(&r.header, end-start)
 	}
 }

@@ -132,7 +132,7 @@ func (s *Server) tryJoin(ctx context.Context, name, text string, role Role) (*Se
 		close(session.done)
 		return nil, "", err
 	}
-	go session.run()
+	session.begin()
 	return session, answer, nil
 }
 

@@ -40,7 +40,7 @@ type Session struct {
 	ctx       context.Context // ends, with the cause, when the session is to end
 	end       context.CancelCauseFunc
 	connected chan struct{}
-	once      sync.Once // closes connected
+	once      sync.Once // decides whether the session was ever connected
 	done      chan struct{}
 
 	// The current ICE session; update has its changes wait for each other.
@@ -120,7 +120,7 @@ func (s *Session) negotiate(ctx context.Context) (string, error) {
 func (s *Session) onState(state webrtc.PeerConnectionState) {
 	switch state {
 	case webrtc.PeerConnectionStateConnected:
-		s.once.Do(func() { close(s.connected) })
+		s.once.Do(s.connect)
 	case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
 		s.end(errTransport)
 	}
@@ -172,24 +172,35 @@ func (s *Session) start(f func()) {
 	}
 }
 
-// run is the life of a session whose offer has been answered.
-func (s *Session) run() {
+// begin lets a session live whose offer has been answered. There is no goroutine
+// that waits for what becomes of it: each takes memory.
+func (s *Session) begin() {
+	timeout := time.AfterFunc(s.server.handshake, func() {
+		select {
+		case <-s.connected:
+		default:
+			s.end(errHandshake)
+		}
+	})
+	context.AfterFunc(s.ctx, func() {
+		timeout.Stop()
+		s.finish()
+	})
+}
+
+// connect begins what the session is for. pion says that it is connected before
+// it can send SRTP and drops what is written until then, but all that under the
+// lock that guards the state of DTLS: State returns when packets can be sent.
+func (s *Session) connect() {
+	_ = s.pc.SCTP().Transport().State()
+	s.server.count.joins[joinOK].Add(1)
+	close(s.connected)
+	s.server.attach(s)
+}
+
+func (s *Session) finish() {
 	defer close(s.done)
-	result := joinFailed
-	timeout := time.NewTimer(s.server.handshake)
-	defer timeout.Stop()
-	select {
-	case <-s.connected:
-		result = joinOK
-	case <-timeout.C:
-		s.end(errHandshake)
-	case <-s.ctx.Done():
-	}
-	s.server.count.joins[result].Add(1)
-	if result == joinOK {
-		s.server.attach(s)
-		<-s.ctx.Done()
-	}
+	s.once.Do(func() { s.server.count.joins[joinFailed].Add(1) })
 	s.tearDown()
 	s.server.log.Info("session ended", "session", s.id, "room", s.room, "role", s.role, "cause", context.Cause(s.ctx))
 }

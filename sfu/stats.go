@@ -70,7 +70,7 @@ const (
 	dropPadding         // from the publisher: probes of bandwidth, no media
 	dropNoKeyFrame      // to a viewer: it waits for a key frame to begin with
 	dropLate            // to a viewer: too old to find its place in the sequence
-	dropWrite           // to a viewer: its transport is closed
+	dropWrite           // to a viewer: its transport takes none
 	drops
 )
 
