@@ -81,6 +81,8 @@ type Counters struct {
 	UDPHolds       uint64  `json:"udp_holds"`
 	UDPDelays      uint64  `json:"udp_delays"`
 	UDPHeldSeconds float64 `json:"udp_held_seconds"`
+	// Packets that left later because they were of a burst to one destination.
+	UDPPaced uint64 `json:"udp_paced"`
 }
 
 // Histogram has cumulative counts like a Prometheus histogram.

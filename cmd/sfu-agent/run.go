@@ -41,6 +41,7 @@ type runOptions struct {
 	user      string
 	rung      string
 	maxHold   time.Duration
+	pace      uint32
 	config    string
 	logFormat string
 	logLevel  string
@@ -69,6 +70,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.user, "user", "", "user to run workers as, where the agent is root (default: sfu-worker, else nobody)")
 	f.StringVar(&o.rung, "rung", "auto", "how workers send UDP: auto, or one of the rungs that 'sfu-agent probe' lists")
 	f.DurationVar(&o.maxHold, "max-hold", udpio.DefaultMaxHold, "how long a packet may wait in a worker for others to be sent with it, 0 for not at all")
+	f.Uint32Var(&o.pace, "pace", udpio.DefaultPace/1e6, "Mbit/s to one viewer above which a worker spreads a burst out, 0 for never")
 	f.StringVar(&o.config, "config", "", "YAML file whose keys are these flags' names; flags win")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -260,6 +262,7 @@ func (o *runOptions) workerArgs(bind netip.Addr) func(int, string) []string {
 		args := []string{
 			"worker", "--name", name, "--session-prefix", strconv.Itoa(index) + "-",
 			"--udp", netip.AddrPortFrom(bind, o.udpPort+uint16(index)).String(), "--rung", o.rung, "--max-hold", o.maxHold.String(),
+			"--pace", strconv.FormatUint(uint64(o.pace), 10),
 			"--log-format", o.logFormat, "--log-level", o.logLevel,
 		}
 		if len(o.advertise) > 0 {

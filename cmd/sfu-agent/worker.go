@@ -30,6 +30,7 @@ type workerOptions struct {
 	udp           string
 	rung          string
 	maxHold       time.Duration
+	pace          uint32
 	advertise     []string
 	control       string
 	controlFD     int
@@ -68,6 +69,7 @@ control. The agent starts workers; one alone serves to try things:
 	f.StringVar(&o.udp, "udp", "127.0.0.1:40000", "address of the media socket")
 	f.StringVar(&o.rung, "rung", "auto", "how to send UDP: auto, or one of the rungs that 'sfu-agent probe' lists")
 	f.DurationVar(&o.maxHold, "max-hold", udpio.DefaultMaxHold, "how long a packet may wait for others to be sent with it, 0 for not at all")
+	f.Uint32Var(&o.pace, "pace", udpio.DefaultPace/1e6, "Mbit/s to one destination above which a burst is spread out, 0 for never")
 	f.StringSliceVar(&o.advertise, "advertise", nil, "IP addresses at which clients reach the UDP port (default: the bound one)")
 	f.StringVar(&o.control, "control", "", "path of the unix socket to serve on")
 	f.IntVar(&o.controlFD, "control-fd", -1, "inherited listening unix socket, instead of --control")
@@ -110,7 +112,7 @@ func work(ctx context.Context, o *workerOptions, log *slog.Logger) error {
 		return err
 	}
 	defer listener.Close()
-	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, MaxHold: cmp.Or(o.maxHold, -1), Log: log, Prober: newProber()})
+	conn, err := udpio.Listen(ctx, udpio.Config{Addr: addr, Rung: o.rung, MaxHold: cmp.Or(o.maxHold, -1), Pace: cmp.Or(int64(o.pace)*1e6, -1), Log: log, Prober: newProber()})
 	if err != nil {
 		return err
 	}
@@ -225,7 +227,7 @@ func counters(media sfu.Counters, udp udpio.Stats) control.Counters {
 		Drops: drops, NACKs: media.NACKs, Retransmits: media.Retransmits, PLIs: media.PLIs, Joins: media.Joins,
 		UDPPacketsIn: udp.PacketsIn, UDPPacketsOut: udp.PacketsOut, UDPBatches: udp.BatchesOut,
 		UDPTrains: udp.Trains, UDPInTrains: udp.TrainPackets,
-		UDPHolds: udp.Holds, UDPDelays: udp.Delays, UDPHeldSeconds: udp.HeldTime.Seconds(),
+		UDPHolds: udp.Holds, UDPDelays: udp.Delays, UDPHeldSeconds: udp.HeldTime.Seconds(), UDPPaced: udp.Paced,
 	}
 }
 
