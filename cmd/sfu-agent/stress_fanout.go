@@ -79,7 +79,7 @@ packet was lost.`,
 	f.IntVar(&o.rounds, "rounds", 3, "measurements of the SFU and of the ceiling, in turn")
 	f.BoolVar(&o.paced, "paced", false, "as --load paced")
 	f.StringSliceVar(&o.loads, "load", []string{"frames"}, "frames: each at once; paced: a frame's packets evenly over its time; or both with a comma")
-	f.StringSliceVar(&o.rungs, "rung", []string{"auto"}, "how the worker sends: all that this host has, or some of auto, "+strings.Join(udpio.Rungs(), ", "))
+	f.StringSliceVar(&o.rungs, "rung", []string{"auto"}, "how the worker sends: all (that this host has), or some of auto, "+strings.Join(udpio.Rungs(), ", "))
 	f.IntVar(&o.gomaxprocs, "gomaxprocs", 0, "GOMAXPROCS of the worker (default: as without it)")
 	f.DurationVar(&o.maxHold, "max-hold", -1, "--max-hold of the worker (default: as without it)")
 	f.StringVar(&o.target, "target", "", "another SFU's URL, with {kind} for whip and whep and {room} for a room (default: a worker of our own)")
