@@ -29,7 +29,7 @@ type workerCollector struct {
 // counter is one number of control.Counters.
 type counter struct {
 	desc  *prometheus.Desc
-	value func(control.Counters) uint64
+	value func(control.Counters) float64
 }
 
 var states = []agent.State{
@@ -42,7 +42,7 @@ func newWorkerCollector(host Host) *workerCollector {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	plain := func(name, help string, value func(control.Counters) uint64) counter {
-		return counter{desc(name, help, "worker"), value}
+		return counter{desc(name, help, "worker"), func(c control.Counters) float64 { return float64(value(c)) }}
 	}
 	return &workerCollector{
 		host:        host,
@@ -65,6 +65,12 @@ func newWorkerCollector(host Host) *workerCollector {
 			plain("sfu_udp_packets_in_total", "Datagrams received.", func(c control.Counters) uint64 { return c.UDPPacketsIn }),
 			plain("sfu_udp_packets_out_total", "Datagrams sent.", func(c control.Counters) uint64 { return c.UDPPacketsOut }),
 			plain("sfu_udp_batches_total", "System calls that sent datagrams.", func(c control.Counters) uint64 { return c.UDPBatches }),
+			plain("sfu_udp_trains_total", "Sends of several datagrams as one.", func(c control.Counters) uint64 { return c.UDPTrains }),
+			plain("sfu_udp_train_packets_total", "Datagrams of these.", func(c control.Counters) uint64 { return c.UDPInTrains }),
+			plain("sfu_udp_holds_total", "Batches left to grow because more was to come at once.", func(c control.Counters) uint64 { return c.UDPHolds }),
+			plain("sfu_udp_delays_total", "Batches left to grow because the sender was busy.", func(c control.Counters) uint64 { return c.UDPDelays }),
+			{desc("sfu_udp_held_seconds_total", "How long batches were left to grow.", "worker"), func(c control.Counters) float64 { return c.UDPHeldSeconds }},
+			plain("sfu_udp_paced_packets_total", "Datagrams of bursts that left later.", func(c control.Counters) uint64 { return c.UDPPaced }),
 		},
 	}
 }
@@ -103,7 +109,7 @@ func (c *workerCollector) collect(out chan<- prometheus.Metric, id string, s *co
 	out <- gauge(c.viewers, viewers, id)
 	out <- gauge(c.udp, 1, id, label(s.UDP.Rung), label(s.UDP.Why))
 	for _, k := range c.counters {
-		out <- count(k.desc, k.value(s.Counters), id)
+		out <- prometheus.MustNewConstMetric(k.desc, prometheus.CounterValue, k.value(s.Counters), id)
 	}
 	labelled(out, c.drops, id, s.Counters.Drops)
 	labelled(out, c.joins, id, s.Counters.Joins)

@@ -55,12 +55,30 @@ sfu_rooms{worker="0"} 2
 # HELP sfu_udp_batches_total System calls that sent datagrams.
 # TYPE sfu_udp_batches_total counter
 sfu_udp_batches_total{worker="0"} 13
+# HELP sfu_udp_delays_total Batches left to grow because the sender was busy.
+# TYPE sfu_udp_delays_total counter
+sfu_udp_delays_total{worker="0"} 17
+# HELP sfu_udp_held_seconds_total How long batches were left to grow.
+# TYPE sfu_udp_held_seconds_total counter
+sfu_udp_held_seconds_total{worker="0"} 1.8
+# HELP sfu_udp_holds_total Batches left to grow because more was to come at once.
+# TYPE sfu_udp_holds_total counter
+sfu_udp_holds_total{worker="0"} 16
 # HELP sfu_udp_packets_in_total Datagrams received.
 # TYPE sfu_udp_packets_in_total counter
 sfu_udp_packets_in_total{worker="0"} 11
 # HELP sfu_udp_packets_out_total Datagrams sent.
 # TYPE sfu_udp_packets_out_total counter
 sfu_udp_packets_out_total{worker="0"} 12
+# HELP sfu_udp_paced_packets_total Datagrams of bursts that left later.
+# TYPE sfu_udp_paced_packets_total counter
+sfu_udp_paced_packets_total{worker="0"} 19
+# HELP sfu_udp_train_packets_total Datagrams of these.
+# TYPE sfu_udp_train_packets_total counter
+sfu_udp_train_packets_total{worker="0"} 15
+# HELP sfu_udp_trains_total Sends of several datagrams as one.
+# TYPE sfu_udp_trains_total counter
+sfu_udp_trains_total{worker="0"} 14
 # HELP sfu_viewers Viewers in the worker's rooms.
 # TYPE sfu_viewers gauge
 sfu_viewers{worker="0"} 7
@@ -89,7 +107,8 @@ func measuredHost() *host {
 			Rooms: []control.Room{{Name: "a", Viewers: 3}, {Name: "b", Viewers: 4}},
 			Counters: control.Counters{PacketsIn: 1, BytesIn: 2, PacketsOut: 3, BytesOut: 4, NACKs: 5, Retransmits: 6, PLIs: 7,
 				Drops: map[string]uint64{"full": 8, "late": 9}, Joins: map[string]uint64{"ok": 10},
-				UDPPacketsIn: 11, UDPPacketsOut: 12, UDPBatches: 13},
+				UDPPacketsIn: 11, UDPPacketsOut: 12, UDPBatches: 13,
+				UDPTrains: 14, UDPInTrains: 15, UDPHolds: 16, UDPDelays: 17, UDPHeldSeconds: 1.8, UDPPaced: 19},
 			FirstFrame: control.Histogram{Bounds: []float64{.1, 1}, Counts: []uint64{1, 3}, Count: 4, Sum: 5.5}}},
 		{ID: "1", State: agent.StateBackoff},
 	}}
