@@ -59,20 +59,20 @@ func underFault(t *testing.T, o dbusx.Options, pause time.Duration, fault func()
 	c.verdict(t)
 }
 
+// breather is a time for jobs: a systemd that is told to reload or re-execute
+// itself as soon as it is back runs none.
+const breather = 50 * time.Millisecond
+
 func TestS02_DaemonReload(t *testing.T) {
-	underFault(t, dbusx.Options{}, 0, reload)
+	underFault(t, dbusx.Options{}, breather, reload)
 }
 
-// betweenReexecs is a time to breathe: a systemd that is told to re-execute
-// itself as soon as it is back gets to nothing else.
-const betweenReexecs = 50 * time.Millisecond
-
 func TestS03_DaemonReexec(t *testing.T) {
-	underFault(t, dbusx.Options{}, betweenReexecs, reexec)
+	underFault(t, dbusx.Options{}, breather, reexec)
 }
 
 func TestS04_DaemonReexecPrivateSocket(t *testing.T) {
-	underFault(t, dbusx.Options{Private: true}, betweenReexecs, reexec)
+	underFault(t, dbusx.Options{Private: true}, breather, reexec)
 }
 
 func TestS05_BusRestart(t *testing.T) {
