@@ -39,7 +39,7 @@ func child(t *testing.T, name string, attr *syscall.SysProcAttr) bool {
 	if os.Getenv(variable) == name {
 		return true
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
 	cmd.Env = append(os.Environ(), variable+"="+name, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
@@ -132,7 +132,7 @@ func TestSeccompBeforeListen(t *testing.T) {
 			if s.Rung != "sendmsg-gso" || !strings.Contains(s.Why, "sendmmsg: unsupported operation: "+answer.Error()) || s.Demotions != 0 {
 				t.Errorf("%+v", s)
 			}
-			for _, found := range Probe(t.Context()) {
+			for _, found := range new(Prober).Probe(t.Context()) {
 				if want := strings.HasSuffix(found.Name, "mmsg"); (found.Verdict == No) != want {
 					t.Errorf("%+v", found)
 				}
@@ -175,7 +175,7 @@ func echo(t *testing.T, c *Conn) {
 }
 
 func TestProbe(t *testing.T) {
-	for _, c := range Probe(t.Context()) {
+	for _, c := range new(Prober).Probe(t.Context()) {
 		if c.Name == "" || c.Tried == "" || (c.Verdict == Yes) != (c.Cause == "") || (c.Verdict == Yes) != (c.Remedy == "") {
 			t.Errorf("%+v", c)
 		}

@@ -32,9 +32,6 @@ type Capability struct {
 // noLoopback is the remedy where nothing could be tried.
 const noLoopback = "bring the loopback interface up (ip link set lo up)"
 
-// Probe is that of a Prober without a Child.
-func Probe(ctx context.Context) []Capability { return new(Prober).Probe(ctx) }
-
 // Probe tries all that sending and receiving can make use of here, in less than
 // a second but for a Child that hangs. It stops early, with what it has, when
 // ctx ends.

@@ -133,8 +133,12 @@ func (h uringHost) refusal(failed *uring.Error) (UringCause, string) {
 }
 
 // TryUring makes every call that Prober.HaveUring makes, and tells nothing of
-// the answers. It is the whole of the command that Prober.Child names.
-func TryUring() { tryUring() }
+// the answers. It is the whole of the command that Prober.Child names, and turns
+// off the core dump of this process, whose end may be what it finds out.
+func TryUring() {
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	tryUring()
+}
 
 // tryUring sends a datagram and a train through a ring over loopback, and
 // compares what arrives.
