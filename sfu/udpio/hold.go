@@ -12,9 +12,9 @@ const DefaultMaxHold = time.Millisecond
 // someone has more to write at once (Conn.Hold), or the writer is so busy that
 // larger batches are worth a delay.
 //
-// No timer runs while nothing waits. Of a writer that sets waiting and looks at
-// holders, and a last holder that does the same the other way round, at least
-// one sees the other; so a wake-up is never missed.
+// No timer runs while nothing waits. Who writes the first datagram sets waiting
+// and then looks at holders; the last holder leaves and then looks at waiting. At
+// least one sees the other, so a wake-up is never missed.
 type hold struct {
 	most    time.Duration // 0: never
 	holders atomic.Int32

@@ -294,14 +294,14 @@ func link(s *sink, bits int, arrived *atomic.Int64) {
 
 // TestPaceSparesShallowQueue: on the way to a link of 100 Mbit/s with a queue of
 // some 50 datagrams, a key frame of 100 at line rate loses a part and at a pace
-// below the link's none.
+// below the link's none. That is far below, for a busy machine to be as good.
 func TestPaceSparesShallowQueue(t *testing.T) {
 	const frame = 100
 	for _, test := range []struct {
 		name string
 		pace int64
 		loss bool
-	}{{"line rate", -1, true}, {"paced", 20_000_000, false}} {
+	}{{"line rate", -1, true}, {"paced", 5_000_000, false}} {
 		t.Run(test.name, func(t *testing.T) {
 			c, s := listen(t, Config{Pace: test.pace}), newSink(t, "127.0.0.1")
 			s.conn.SetReadBuffer(64 << 10)
