@@ -27,6 +27,10 @@ func (h *hold) release() {
 	}
 }
 
+// paddingPart is which part of a frame's longest packet its others may be padded
+// by: a 32nd.
+const paddingPart = 32
+
 // equalize has nearly equal packets of a frame padded to the longest of them:
 // only packets of one length can leave in one train (udp(7), UDP_SEGMENT), and
 // encoders split a frame into packets whose lengths differ by a byte or so, the
@@ -39,13 +43,10 @@ func equalize(batch []packet) {
 			n++
 		}
 		for i := range n - 1 {
-			if p := &batch[i]; longest-len(p.payload) <= longest/maxPadding {
+			if p := &batch[i]; longest-len(p.payload) <= longest/paddingPart {
 				p.padding = byte(longest - len(p.payload))
 			}
 		}
 		batch = batch[n:]
 	}
 }
-
-// maxPadding is the largest part of a packet that may be padding, inverted.
-const maxPadding = 32

@@ -175,3 +175,30 @@ func TestPaddingIsTransparent(t *testing.T) {
 		})
 	}
 }
+
+// AES-GCM adds a tag of 16 bytes (RFC 7714, section 12), AES-CM with HMAC-SHA1
+// one of 10.
+func TestAESGCM(t *testing.T) {
+	server, conn := newServer(t)
+	p := publish(t, server, "r", clientConfig{})
+	v := view(t, server, "r", clientConfig{})
+	const size = 12 + 1000 + 16
+	var in, out atomic.Int32
+	watch := func(sent bool, b []byte) bool {
+		if isRTP(b) && len(b) == size {
+			if sent {
+				out.Add(1)
+			} else {
+				in.Add(1)
+			}
+		}
+		return false
+	}
+	conn.lose.Store(&watch)
+	f := film{track: p.video}
+	f.packet(t, true, append([]byte{0x10, 0x00, 0, 0, 0x9d, 0x01, 0x2a}, make([]byte, 993)...))
+	waitFor(t, "the packet", func() bool { return len(v.received()) == 1 })
+	if in.Load() != 1 || out.Load() != 1 {
+		t.Errorf("of one packet each way, %d came and %d went with a tag of AES-GCM", in.Load(), out.Load())
+	}
+}

@@ -113,6 +113,9 @@ func (s *Session) negotiate(ctx context.Context) (string, error) {
 	s.update.Lock()
 	s.local = iceOf(d)
 	s.update.Unlock()
+	for i := range s.offer.media {
+		s.offer.media[i].formats = nil // chosen has what is left of them
+	}
 	text, err := d.Marshal()
 	return string(text), err
 }

@@ -146,6 +146,7 @@ func TestBrowserThroughScope(t *testing.T) {
 		}
 		t.Logf("first frame after %.0f ms, %s, %d audio packets", deref(s.FirstFrameMS), s.Codec, s.AudioPackets)
 		screenshot(t, viewer, "browser-watch.png")
+		trains(t, h, "cam")
 
 		t.Run("publisher leaves and comes back", func(t *testing.T) {
 			leave()
@@ -173,6 +174,20 @@ func TestBrowserThroughScope(t *testing.T) {
 			decoded(t, viewer, 100)
 		}
 	})
+}
+
+// trains tells how a browser's video leaves: in how many sends of several
+// packets as one.
+func trains(t *testing.T, h *nativeHost, room string) {
+	t.Helper()
+	before := h.roomWorker(t, room).Status.Counters
+	flow(t, 10*time.Second)
+	after := h.roomWorker(t, room).Status.Counters
+	all, sends, packets := after.UDPPacketsOut-before.UDPPacketsOut, after.UDPTrains-before.UDPTrains, after.UDPInTrains-before.UDPInTrains
+	t.Logf("of %d packets %d left in %d trains of %.2f", all, packets, sends, float64(packets)/float64(max(sends, 1)))
+	if sends == 0 {
+		t.Error("no trains")
+	}
 }
 
 func deref(f *float64) float64 {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -94,8 +95,17 @@ func waitGate(fd int) error {
 	return nil
 }
 
+// gcPercent is Go's GOGC where the environment has none. Most of a worker's
+// memory is sessions, which live long, and packets allocate nothing: a low
+// figure costs a tenth more CPU time for a join, and saves a third of the memory
+// that an idle viewer takes.
+const gcPercent = 20
+
 // work serves until ctx ends.
 func work(ctx context.Context, o *workerOptions, log *slog.Logger) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	addr, err := netip.ParseAddrPort(o.udp)
 	if err != nil {
 		return fmt.Errorf("--udp: %w", err)
