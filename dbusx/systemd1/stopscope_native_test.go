@@ -3,8 +3,6 @@
 package systemd1_test
 
 import (
-	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -113,7 +111,7 @@ func TestStopScopeByJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	frozen := func(t *testing.T, group cgroups.Group) cgroups.Group {
-		if err := os.WriteFile(filepath.Join(group.Dir(), "cgroup.freeze"), []byte("1"), 0); err != nil {
+		if err := group.Freeze(ctxOf(t, 5*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		return group
