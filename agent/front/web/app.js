@@ -106,11 +106,15 @@ function askDrain(worker) {
     + (rooms ? `its ${rooms === 1 ? "room is" : `${rooms} rooms are`} gone or the time is over. Who is still there then has to join again.` : "it is empty, which it is now."));
   const dialog = $("drain");
   dialog.returnValue = "";
-  dialog.addEventListener("close", () => {
-    if (dialog.returnValue === "drain") act(`api/v1/workers/${worker.id}?deadline=${$("drain-deadline").value}`);
-  }, {once: true});
+  dialog.dataset.worker = worker.id;
   dialog.showModal();
 }
+
+// One listener for good: "close" comes a little after the dialog has closed, when
+// it may have been opened again.
+$("drain").addEventListener("close", ({target: {returnValue, dataset}}) => {
+  if (returnValue === "drain") act(`api/v1/workers/${dataset.worker}?deadline=${$("drain-deadline").value}`);
+});
 
 // ---- start
 
