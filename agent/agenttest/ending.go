@@ -24,7 +24,7 @@ func testExit(t *testing.T, b *bench) {
 }
 
 func testSignal(t *testing.T, b *bench) {
-	for signal, name := range map[syscall.Signal]string{syscall.SIGKILL: "SIGKILL", syscall.SIGHUP: "SIGHUP"} {
+	for signal, name := range map[syscall.Signal]string{syscall.SIGKILL: "SIGKILL", syscall.SIGTERM: "SIGTERM"} {
 		placement := b.place(t)
 		if err := syscall.Kill(placement.Record().PID, signal); err != nil {
 			t.Fatal(err)
